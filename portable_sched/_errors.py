@@ -1,0 +1,178 @@
+"""What can go wrong, and what the reader is told.
+
+TaskError
+├── DependencyError         a graph refers to what is not there           (before anything runs)
+├── CyclicDependencyError   tasks wait for each other                     (before anything runs)
+├── DuplicateTaskError      two functions want one name                   (at decoration)
+├── TaskTimeoutError        an attempt took longer than it may            (in the results)
+├── DependencyFailedError   not started: what it depends on has failed    (in the results)
+└── TaskCancelledError      the function raised a cancellation by itself  (in the results)
+
+Wrong arguments are `TypeError` and `ValueError`, as everywhere in Python. The parts of each
+message are attributes too, and every error survives pickling.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Self
+
+
+class TaskError(Exception):
+    """Whatever portable_sched raises by itself."""
+
+
+class DependencyError(TaskError):
+    """A task depends on a name that nothing bears.
+
+    Attributes:
+        task: name of the task that asks.
+        dependency: the name that is not registered.
+        nearest: registered names that look like it, best first; may be empty.
+    """
+
+    def __init__(self, task: str, dependency: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__(task, dependency, tuple(nearest))
+        self.task = task
+        self.dependency = dependency
+        self.nearest = tuple(nearest)
+
+    def __str__(self) -> str:
+        message = f"Task {self.task!r} depends on {self.dependency!r}, which is not registered."
+        return message + did_you_mean(self.nearest)
+
+
+class CyclicDependencyError(TaskError):
+    """Tasks depend on each other in a circle, so none of them can be the first.
+
+    Attributes:
+        path: names of the tasks on the cycle and nothing else, each depending on the next; the
+            first is repeated as the last.
+    """
+
+    def __init__(self, path: Sequence[str]) -> None:
+        super().__init__(tuple(path))
+        self.path = tuple(path)
+
+    def __str__(self) -> str:
+        return f"Tasks form a cycle: {' -> '.join(self.path)}."
+
+
+class DuplicateTaskError(TaskError):
+    """Two different functions were registered under one name.
+
+    Attributes:
+        task: the name.
+        existing: the function that has it, as `module.qualified_name`.
+        refused: the function that asked for it, likewise.
+    """
+
+    def __init__(self, task: str, existing: str, refused: str) -> None:
+        super().__init__(task, existing, refused)
+        self.task = task
+        self.existing = existing
+        self.refused = refused
+
+    @classmethod
+    def between(cls, task: str, existing: object, refused: object) -> Self:
+        """The error for two functions that want the name `task`."""
+        return cls(task, full_name(existing), full_name(refused))
+
+    def __str__(self) -> str:
+        return (
+            f"Task name {self.task!r} belongs to {self.existing} already, so {self.refused} cannot "
+            "have it. Give one of them another name: @task(name=...)."
+        )
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """An attempt was still running when its time was up.
+
+    Attributes:
+        task: name of the task.
+        timeout: how long the attempt was allowed to take, in seconds.
+    """
+
+    def __init__(self, task: str, timeout: float) -> None:
+        super().__init__(task, timeout)
+        self.task = task
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} took longer than its timeout of {self.timeout:g} s."
+
+
+class DependencyFailedError(TaskError):
+    """A task was not started, because something it depends on has failed.
+
+    Attributes:
+        task: name of the task that was not started.
+        dependency: the direct dependency that did not succeed.
+        root_cause: the task whose own failure began it; may be `dependency` itself.
+        reason: error text of the root cause, as in `TaskResult.error`.
+    """
+
+    def __init__(self, task: str, dependency: str, root_cause: str, reason: str) -> None:
+        super().__init__(task, dependency, root_cause, reason)
+        self.task = task
+        self.dependency = dependency
+        self.root_cause = root_cause
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.dependency == self.root_cause:
+            return f"Dependency {self.dependency!r} failed: {self.reason}"
+        return (
+            f"Dependency {self.dependency!r} failed, because {self.root_cause!r} failed: "
+            f"{self.reason}"
+        )
+
+
+class TaskCancelledError(TaskError):
+    """The function raised the backend's cancellation although nobody had cancelled the run.
+
+    It awaited something that others had cancelled, or cancelled itself. The cancellation is the
+    `__cause__`.
+
+    Attributes:
+        task: name of the task.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__(task)
+        self.task = task
+
+    def __str__(self) -> str:
+        return (
+            f"Task {self.task!r} was cancelled from within: it cancelled itself, or awaited "
+            "something that was cancelled."
+        )
+
+
+def did_you_mean(nearest: Sequence[str]) -> str:
+    """The sentence that offers `nearest`, with a space before it; empty where there is none."""
+    if not nearest:
+        return ""
+    return f" Did you mean {' or '.join(repr(name) for name in nearest)}?"
+
+
+def nearest_names(name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Up to three of the `known` names that look like `name`, best first."""
+    return tuple(difflib.get_close_matches(name, known))
+
+
+def full_name(function: object) -> str:
+    """A function as an error message names it: `module.qualified_name`."""
+    name = getattr(function, "__qualname__", None)
+    return f"{function.__module__}.{name}" if name else repr(function)
+
+
+def error_text(exception: BaseException) -> str:
+    """One exception as a report shows it: `ValueError: text`.
+
+    A dependency's failure speaks for itself, without the name of our class before it.
+    """
+    text = str(exception)
+    if isinstance(exception, DependencyFailedError):
+        return text
+    name = type(exception).__name__
+    return f"{name}: {text}" if text else name

@@ -1,0 +1,46 @@
+"""Where an attempt runs: in the event loop, or in a thread."""
+
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+
+from ._tasks import TaskDef
+
+Entry = Callable[[], Coroutine[Any, Any, Any]]
+"""What is called to get the coroutine that is one attempt of a task."""
+
+
+def entries_of(tasks: Sequence[TaskDef]) -> tuple[list[Entry], list[bool]]:
+    """The entry of each task, and whether its attempts hold a thread."""
+    entries: list[Entry] = []
+    needs_thread = [False] * len(tasks)
+    for number, definition in enumerate(tasks):
+        function = definition.function
+        # A plain `async def`, as nearly all are, is its own entry.
+        if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
+            entries.append(function)
+        elif definition.is_async():
+            entries.append(partial(_call, function))
+        else:
+            entries.append(partial(_call_in_thread, function))
+            needs_thread[number] = True
+    return entries, needs_thread
+
+
+async def _call(function: Callable[[], Any]) -> Any:
+    return await function()
+
+
+async def _call_in_thread(function: Callable[[], Any]) -> Any:
+    # In a list, since trio refuses a coroutine that a thread returns.
+    # A limiter of its own: how many threads there are is for the run to decide, and anyio's 40 are
+    # shared by the whole process (`test_sixty_plain_functions_that_wait_for_each_other_all_start`).
+    [returned] = await to_thread.run_sync(
+        lambda: [function()], abandon_on_cancel=True, limiter=CapacityLimiter(1)
+    )
+    # A wrapper may hide an `async def` behind a plain function.
+    return await returned if inspect.isawaitable(returned) else returned

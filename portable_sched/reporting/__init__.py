@@ -1,0 +1,1 @@
+"""Results to text: functions from data to text, one module for each format."""

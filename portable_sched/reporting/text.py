@@ -1,0 +1,79 @@
+"""The report as plain text: a table that pastes well, and a summary line."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from portable_sched._results import RunResults, TaskResult
+
+_HEADINGS = ("Task", "Status", "Attempts", "Duration", "Error")
+_RIGHT_ALIGNED = frozenset({2, 3})
+
+
+def text_report(results: RunResults) -> str:
+    """A table with a line for each task, in topological order, and a line of totals.
+
+    Durations are seconds. Columns are as wide as what stands in them, counted in columns of a
+    terminal; an error of several lines is shown on one. An empty graph gives the totals alone.
+    """
+    rows = [_row(result) for result in results]
+    table = _aligned([_HEADINGS, *rows]) if rows else []
+    return "\n".join([*table, _summary(results)])
+
+
+def _row(result: TaskResult[object]) -> tuple[str, ...]:
+    return (
+        _one_line(result.task_name),
+        result.status.name,
+        str(result.attempts),
+        f"{result.duration:.4f}s",
+        _one_line(result.error or ""),
+    )
+
+
+def _summary(results: RunResults) -> str:
+    counts = results.counts()
+    total = len(results)
+    parts = [f"{count} {status.name.lower()}" for status, count in counts.items()]
+    return (
+        f"{total} {'task' if total == 1 else 'tasks'}: {', '.join(parts) or 'nothing to run'}; "
+        f"{results.wall_time:.4f}s wall time, {results.most_running} at once"
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    for row in (rows[0], rule, *rows[1:]):
+        cells = [
+            _padded(cell, width, right=at in _RIGHT_ALIGNED)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal gives to `text`: two for wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
+
+
+def _one_line(text: str) -> str:
+    """`text` without what would break the table: line ends become ` | `, controls a picture."""
+    lines = [line.strip() for line in text.splitlines()]
+    joined = " | ".join(line for line in lines if line)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) == "Cc" else character
+        for character in joined.replace("\t", " ")
+    )
