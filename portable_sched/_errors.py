@@ -12,7 +12,6 @@ Wrong arguments are `TypeError` and `ValueError`, as everywhere in Python. The p
 message are attributes too, and every error survives pickling.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Self
 
@@ -157,6 +156,9 @@ def did_you_mean(nearest: Sequence[str]) -> str:
 
 def nearest_names(name: str, known: Sequence[str]) -> tuple[str, ...]:
     """Up to three of the `known` names that look like `name`, best first."""
+    # Here, because it takes a third of our import time, and most programs never need it.
+    import difflib  # noqa: PLC0415
+
     return tuple(difflib.get_close_matches(name, known))
 
 

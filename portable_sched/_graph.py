@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from operator import neg
 
 from ._errors import CyclicDependencyError, DependencyError, nearest_names
-from ._tasks import TaskDef
+from ._tasks import Priority, TaskDef
 
 # Shared by all tasks that have none: a million empty lists would be 56 MB.
-_NONE: tuple[int, ...] = ()
+_NONE: Sequence[int] = ()
 
 
 class Graph:
@@ -35,22 +36,17 @@ class Graph:
 
     tasks: tuple[TaskDef, ...]
     numbers: dict[str, int]
-    dependencies: list[tuple[int, ...]]
+    dependencies: list[Sequence[int]]
     dependents: list[Sequence[int]]
     place: list[int]
     by_place: list[int]
 
     def __init__(self, tasks: Iterable[TaskDef]) -> None:
         self.tasks = tuple(tasks)
-        self.numbers = {}
-        for definition in self.tasks:
-            self.numbers[definition.name] = len(self.numbers)
-        self.dependencies = self._numbered_dependencies()
-        if not self._is_topological():
-            self._sort()
-        self.dependents = self._dependents()
-        self.by_place = self._start_order()
-        self.place = _inverse(self.by_place)
+        if not self._connect():
+            self.tasks = self._sorted()
+            self._connect()
+        self.by_place, self.place = self._start_order()
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -71,31 +67,48 @@ class Graph:
                 remaining[dependency] = max(remaining[dependency], longer)
         return remaining
 
-    def _numbered_dependencies(self) -> list[tuple[int, ...]]:
-        number_of = self.numbers.__getitem__
-        numbered = []
-        for definition in self.tasks:
-            names = definition.depends_on
-            try:
-                numbered.append(tuple(map(number_of, names)) if names else _NONE)
-            except KeyError:
-                unknown = next(name for name in names if name not in self.numbers)
-                nearest = nearest_names(unknown, list(self.numbers))
-                raise DependencyError(definition.name, unknown, nearest) from None
-        return numbered
+    def _connect(self) -> bool:
+        """Number names and edges, unless a task stands before one that it depends on.
 
-    def _is_topological(self) -> bool:
-        """Whether the tasks stand in topological order as they are, as most programs write them."""
-        for number, dependencies in enumerate(self.dependencies):
-            for dependency in dependencies:
-                if dependency >= number:
+        It mostly does not, since a program defines a function before it refers to it. Then there
+        is nothing to sort, no cycle to look for, and one pass does: a name that is not numbered
+        by the time it is asked for tells.
+        """
+        self.numbers = {}
+        numbers = self.numbers
+        self.dependencies = dependencies = [_NONE] * len(self.tasks)
+        self.dependents = dependents = [_NONE] * len(self.tasks)
+        for number, definition in enumerate(self.tasks):
+            asked = definition.depends_on
+            if asked:
+                try:
+                    # Most have one, and a tuple of one takes half as long when it is written out.
+                    if len(asked) == 1:
+                        needed: tuple[int, ...] = (numbers[asked[0]],)
+                    else:
+                        needed = tuple([numbers[name] for name in asked])
+                except KeyError:
                     return False
+                dependencies[number] = needed
+                for dependency in needed:
+                    existing = dependents[dependency]
+                    if existing:
+                        existing.append(number)  # type: ignore[attr-defined] # a list by now
+                    else:
+                        dependents[dependency] = [number]
+            numbers[definition.name] = number
         return True
 
-    def _sort(self) -> None:
-        """Number the tasks anew, in topological order (Kahn 1962)."""
-        dependents = self._dependents()
-        waiting = list(map(len, self.dependencies))
+    def _sorted(self) -> tuple[TaskDef, ...]:
+        """The tasks in topological order (Kahn 1962)."""
+        numbers = {definition.name: number for number, definition in enumerate(self.tasks)}
+        waiting = [len(definition.depends_on) for definition in self.tasks]
+        dependents: list[list[int]] = [[] for _ in self.tasks]
+        for number, definition in enumerate(self.tasks):
+            for name in definition.depends_on:
+                if name not in numbers:
+                    raise DependencyError(definition.name, name, nearest_names(name, list(numbers)))
+                dependents[numbers[name]].append(number)
         ready = [number for number, left in enumerate(waiting) if not left]
         heapify(ready)
         order = []
@@ -107,76 +120,59 @@ class Graph:
                 if not waiting[dependent]:
                     heappush(ready, dependent)
         if len(order) < len(self.tasks):
-            path = self._cycle_path({number for number, left in enumerate(waiting) if left})
-            raise CyclicDependencyError([self.tasks[number].name for number in path])
-        renumbered = _inverse(order)
-        self.tasks = tuple(self.tasks[number] for number in order)
-        self.dependencies = [
-            tuple(renumbered[dependency] for dependency in self.dependencies[number])
-            for number in order
-        ]
-        self.numbers = {definition.name: at for at, definition in enumerate(self.tasks)}
+            unsorted = {
+                self.tasks[at].name: self.tasks[at] for at, left in enumerate(waiting) if left
+            }
+            raise CyclicDependencyError(_cycle_path(unsorted))
+        return tuple(self.tasks[number] for number in order)
 
-    def _cycle_path(self, unsorted: set[int]) -> list[int]:
-        """The shortest cycle through the first task that a walk from the first one left meets twice.
-
-        Every task that Kahn's algorithm leaves over has a dependency that is left over too, so the
-        walk along them can only end in a cycle.
-        """
-        within = [
-            [dependency for dependency in dependencies if dependency in unsorted]
-            if number in unsorted
-            else []
-            for number, dependencies in enumerate(self.dependencies)
-        ]
-        start = min(unsorted)
-        met: set[int] = set()
-        while start not in met:
-            met.add(start)
-            start = within[start][0]
-        # Breadth first from there finds the shortest way back.
-        reached_from: dict[int, int] = {}
-        frontier = deque([start])
-        while start not in reached_from:
-            number = frontier.popleft()
-            for dependency in within[number]:
-                if dependency not in reached_from:
-                    reached_from[dependency] = number
-                    frontier.append(dependency)
-        path = [start]
-        while len(path) == 1 or path[-1] != start:
-            path.append(reached_from[path[-1]])
-        path.reverse()
-        return path
-
-    def _dependents(self) -> list[Sequence[int]]:
-        dependents: list[Sequence[int]] = [_NONE] * len(self.dependencies)
-        for number, dependencies in enumerate(self.dependencies):
-            for dependency in dependencies:
-                existing = dependents[dependency]
-                if existing:
-                    existing.append(number)  # type: ignore[attr-defined] # a list from here on
-                else:
-                    dependents[dependency] = [number]
-        return dependents
-
-    def _start_order(self) -> list[int]:
-        """Numbers by priority, then by the longest remaining path, then as registered.
+    def _start_order(self) -> tuple[list[int], list[int]]:
+        """Numbers by place, and places by number: by priority, longest path, registration.
 
         Taking the longest remaining path first is list scheduling by critical path (Kohler 1975).
         """
         remaining = self.remaining_path()
-        # One integer to compare instead of a tuple: priority above, path below.
-        above = len(remaining) + 1
-        keys = [
-            definition.priority * above - path
-            for definition, path in zip(self.tasks, remaining, strict=True)
-        ]
-        return sorted(range(len(keys)), key=keys.__getitem__)
+        priorities = [definition.priority for definition in self.tasks]
+        if priorities.count(Priority.MEDIUM) == len(priorities):
+            keys = list(map(neg, remaining))
+        else:
+            # One integer to compare instead of a tuple: priority above, path below.
+            above = len(remaining) + 1
+            keys = [
+                priority * above - path
+                for priority, path in zip(priorities, remaining, strict=True)
+            ]
+        if keys == sorted(keys):
+            by_place = list(range(len(keys)))
+            return by_place, by_place
+        by_place = sorted(range(len(keys)), key=keys.__getitem__)
+        place = [0] * len(by_place)
+        for at, number in enumerate(by_place):
+            place[number] = at
+        return by_place, place
 
 
-def _inverse(permutation: list[int]) -> list[int]:
-    inverse = [0] * len(permutation)
-    for at, number in enumerate(permutation):
-        inverse[number] = at
-    return inverse
+def _cycle_path(unsorted: dict[str, TaskDef]) -> list[str]:
+    """The shortest cycle through the task that a walk from the first one meets twice.
+
+    Every task that Kahn's algorithm leaves over has a dependency that is left over too, so a walk
+    along them can only end in a cycle.
+    """
+    start = next(iter(unsorted))
+    met: set[str] = set()
+    while start not in met:
+        met.add(start)
+        start = next(name for name in unsorted[start].depends_on if name in unsorted)
+    # Breadth first from there finds the shortest way back.
+    reached_from: dict[str, str] = {}
+    frontier = deque([start])
+    while start not in reached_from:
+        name = frontier.popleft()
+        for dependency in unsorted[name].depends_on:
+            if dependency in unsorted and dependency not in reached_from:
+                reached_from[dependency] = name
+                frontier.append(dependency)
+    path = [start, reached_from[start]]
+    while path[-1] != start:
+        path.append(reached_from[path[-1]])
+    return path[::-1]

@@ -15,7 +15,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class TaskStatus(Enum):
-    """Where a task stands. It goes one way only, from PENDING through RUNNING to one of the rest."""
+    """Where a task stands. It goes one way, from PENDING through RUNNING to one of the rest."""
 
     PENDING = "PENDING"
     """Not started: it waits for its dependencies or for a slot."""

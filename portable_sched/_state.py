@@ -42,8 +42,12 @@ class RunState:
     __slots__ = (
         "_by_place",
         "_dependents",
+        "_ended",
         "_graph",
         "_place",
+        "_results",
+        "_started",
+        "_status",
         "backlog",
         "heap",
         "record",
@@ -55,7 +59,11 @@ class RunState:
         self._place = graph.place
         self._by_place = graph.by_place
         self._dependents = graph.dependents
-        self.record = RunRecord(graph.tasks, graph.numbers, began)
+        self.record = record = RunRecord(graph.tasks, graph.numbers, began)
+        self._status = record.status
+        self._results = record.results
+        self._started = record.started
+        self._ended = record.ended
         self.waiting = list(map(len, graph.dependencies))
         self.heap: list[int] = []
         waiting = self.waiting
@@ -77,21 +85,27 @@ class RunState:
             number = self._by_place[backlog.pop()]
         else:
             return NOTHING
-        self._mark_taken(number, now)
+        status = self._status
+        if status[number] == PENDING:
+            status[number] = RUNNING
+            self._started[number] = now
+        else:
+            record = self.record
+            record.attempts[number] = record.attempts.get(number, 1) + 1
         return number
 
     def completed(self, number: int, result: object, now: float) -> None:
         """An attempt has succeeded: its dependents may come."""
-        record = self.record
-        record.status[number] = COMPLETED
-        record.results[number] = result
-        record.ended[number] = now
+        self._status[number] = COMPLETED
+        self._results[number] = result
+        self._ended[number] = now
         waiting = self.waiting
         for dependent in self._dependents[number]:
             left = waiting[dependent] - 1
-            waiting[dependent] = left
-            if not left:
-                self._make_ready(dependent)
+            if left:
+                waiting[dependent] = left
+            else:
+                heappush(self.heap, self._place[dependent])
 
     def failed(self, number: int, exception: BaseException, now: float) -> None:
         """An attempt has failed: the task is ready again, or everything that needs it has failed.
@@ -104,7 +118,7 @@ class RunState:
         retries = self._graph.tasks[number].retries
         if attempt < retries and _is_worth_another_attempt(exception):
             # It competes again by its priority, and stays RUNNING to whoever asks.
-            self._make_ready(number)
+            heappush(self.heap, self._place[number])
             return
         record.status[number] = FAILED
         record.ended[number] = now
@@ -134,17 +148,6 @@ class RunState:
                     record.ended[number] = now
                 number = status.find(code, number + 1)
 
-    def _mark_taken(self, number: int, now: float) -> None:
-        record = self.record
-        if record.status[number] == PENDING:
-            record.status[number] = RUNNING
-            record.started[number] = now
-        else:
-            record.attempts[number] = record.attempts.get(number, 1) + 1
-
-    def _make_ready(self, number: int) -> None:
-        heappush(self.heap, self._place[number])
-
     def _fail_dependents(self, root: int) -> None:
         record = self.record
         spreading = [root]
@@ -164,11 +167,15 @@ def _is_worth_another_attempt(exception: BaseException) -> bool:
 class ThreadedState(RunState):
     """The state of a run in which some tasks hold a thread while they run, and threads are few.
 
-    Those tasks wait in a heap of their own, so that when every thread is taken they are in the way
-    of nobody else. While there is a thread, the better of the two heads goes first.
+    A task that comes up while no thread is free is set aside, in the way of nobody else. Once
+    there is a thread, the better of the two, set aside or ready, goes first.
+
+    Attributes:
+        threads: how many are free.
+        aside: the places, in the start order, of the tasks that wait for a thread.
     """
 
-    __slots__ = ("_needs_thread", "_thread_heap", "threads")
+    __slots__ = ("_needs_thread", "aside", "threads")
 
     def __init__(
         self, graph: Graph, began: float, needs_thread: Sequence[bool], threads: int
@@ -176,25 +183,22 @@ class ThreadedState(RunState):
         super().__init__(graph, began)
         self._needs_thread = needs_thread
         self.threads = threads
-        ready = reversed(self.backlog)
+        self.aside: list[int] = []
+        self.heap = self.backlog[::-1]
         self.backlog = []
-        self._thread_heap: list[int] = []
-        for place in ready:
-            self._make_ready(graph.by_place[place])
 
     def ready_count(self) -> int:
-        return len(self.heap) + min(len(self._thread_heap), self.threads)
+        return super().ready_count() + min(len(self.aside), self.threads)
 
     def take(self, now: float) -> int:
-        heap = self.heap
-        threaded = self._thread_heap
-        if threaded and self.threads and (not heap or threaded[0] < heap[0]):
-            heap = threaded
-            self.threads -= 1
-        if not heap:
-            return NOTHING
-        number = self._by_place[heappop(heap)]
-        self._mark_taken(number, now)
+        if not self.threads:
+            while self.heap and self._needs_thread[self._by_place[self.heap[0]]]:
+                heappush(self.aside, heappop(self.heap))
+        elif self.aside:
+            heappush(self.heap, heappop(self.aside))
+        number = super().take(now)
+        if number != NOTHING:
+            self.threads -= self._needs_thread[number]
         return number
 
     def completed(self, number: int, result: object, now: float) -> None:
@@ -206,9 +210,5 @@ class ThreadedState(RunState):
         super().failed(number, exception, now)
 
     def finish(self, now: float) -> None:
-        self._thread_heap.clear()
+        self.aside.clear()
         super().finish(now)
-
-    def _make_ready(self, number: int) -> None:
-        heap = self._thread_heap if self._needs_thread[number] else self.heap
-        heappush(heap, self._place[number])

@@ -2,11 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final, TypeVar, overload
 
 from ._errors import DuplicateTaskError, full_name
@@ -224,16 +223,19 @@ def definition_of(function: object) -> TaskDef:
 
 
 def _leave_note(function: Any, definition: TaskDef) -> None:
-    noted = getattr(function, "__dict__", {}).get(_NOTE)
+    # Builtins and objects with slots have no room for a note, and a method shows that of its
+    # function, which is another callable. They are all referred to by name.
+    notes = None if type(function) is MethodType else getattr(function, "__dict__", None)
+    if notes is None:
+        return
+    noted = notes.get(_NOTE)
     # `functools.wraps` copies notes too: that of another function says nothing of this one.
-    if isinstance(noted, TaskDef) and noted.function is function:
-        ambiguous = noted.name != definition.name
-        note: object = (noted.name, definition.name) if ambiguous else definition
+    if isinstance(noted, tuple):
+        return
+    if noted is None or noted.name == definition.name or noted.function is not function:
+        notes[_NOTE] = definition
     else:
-        note = noted if isinstance(noted, tuple) else definition
-    # Bound methods and builtins take no attributes. They are referred to by name.
-    with suppress(AttributeError, TypeError):
-        setattr(function, _NOTE, note)
+        notes[_NOTE] = (noted.name, definition.name)
 
 
 def _own_name(function: object) -> str:

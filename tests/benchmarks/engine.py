@@ -21,6 +21,9 @@ from portable_sched import TaskRegistry, TaskScheduler
 BIG = 20_000
 SMALL = 5_000
 
+# They take several times as long as we do: more readings would take a minute and decide nothing.
+READ_ONCE = ("T", "G")
+
 MOST_OF_TRIO_PROGRAM = 1.0
 MOST_OF_ASYNCIO = 1.3
 MOST_TO_DECORATE = 3.0
@@ -37,7 +40,7 @@ CPU µs per task, medians of {repeats} interleaved runs; a body that "suspends" 
 - ours: building, validating and running the graph.
 - O: a coroutine and an asyncio.Event per task under gather, keeping the same results. The rows of
   trio are held against O on asyncio.
-- T: a trio nursery and a trio.Event per task, keeping the same results.
+- T: a trio nursery and a trio.Event per task, keeping the same results; read once.
 - A: the package async-dag, building and sorting included. It has no limits, retries or report.
 - G: an anyio task group that spawns the bodies and waits for no dependency, read once.
 """
@@ -81,6 +84,7 @@ def report(options: Namespace) -> None:
         print("\nasync-dag (A) is not installed: skipped.")
     score = Score()
     rows: list[list[str]] = []
+    warm_up(options.backends or installed_backends())
     for case in cases(options.shapes):
         backends = options.backends or case.usual_backends()
         micros = time_case(case, backends, options.repeats)
@@ -88,6 +92,12 @@ def report(options: Namespace) -> None:
     print_table("### What a task costs", HEAD, rows)
     print(f"\n{LEGEND.format(repeats=options.repeats)}\n{score}")
     report_parts(options)
+
+
+def warm_up(backends: Sequence[str]) -> None:
+    """Run everything once, untimed: the interpreter is slower where it has not been yet."""
+    for body in BODIES_OF_RESULTS:
+        time_case(Case(size=1_000, body=body, shape="layered"), backends, repeats=1)
 
 
 def cases(shapes: Sequence[str]) -> list[Case]:
@@ -107,10 +117,8 @@ def time_case(case: Case, backends: Sequence[str], repeats: int) -> dict[Contend
     contenders: dict[Contender, Callable[[], float]] = {}
     for backend in backends:
         contenders |= contenders_on(backend, case, names, graph)
-    seconds = interleaved_medians(contenders, repeats)
-    if case.shape == "wide":
-        for backend in backends:
-            seconds["G", backend] = seconds_of_bare_task_group(backend, case)
+    slow = {key: contenders.pop(key) for key in list(contenders) if key[0] in READ_ONCE}
+    seconds = interleaved_medians(contenders, repeats) | interleaved_medians(slow, 1)
     return {contender: value / case.size * 1e6 for contender, value in seconds.items()}
 
 
@@ -127,15 +135,11 @@ def contenders_on(
         works["O"] = partial(obvious_asyncio, names, graph, body)
         if package := find_async_dag():
             works["A"] = partial(async_dag, package, graph, BODIES_OF_RESULTS[case.body])
+    if case.shape == "wide":
+        works["G"] = partial(bare_task_group, case.size, body)
     return {
         (program, name): partial(cpu_seconds_on, backend, work) for program, work in works.items()
     }
-
-
-def seconds_of_bare_task_group(name: str, case: Case) -> float:
-    """One reading of G: it is an order of magnitude away, and slow enough to be read once."""
-    backend = BACKENDS[name]
-    return cpu_seconds_on(backend, partial(bare_task_group, case.size, backend.bodies[case.body]))
 
 
 def row_of(case: Case, backend: str, micros: dict[Contender, float], score: Score) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -39,9 +40,11 @@ def report(options: Namespace) -> None:
     """Measure in fresh processes and print two tables."""
     score = Score()
     rows = []
+    beats: list[list[Any]] = []
     for shape in ("chain", "wide"):
         if shape in options.shapes:
-            few, many, kib = in_fresh_process(shape)
+            [few, many, kib], gaps = in_fresh_process(shape)
+            beats.extend(gaps)
             rows.append(
                 [
                     shape,
@@ -57,33 +60,33 @@ def report(options: Namespace) -> None:
         "\nCPU time of building, validating and running no-ops on asyncio. Memory: what the process"
         f"\ngrew by, definitions, graph and results included, at {MANY:,} tasks."
     )
-    report_heartbeat(score)
+    if beats:
+        report_heartbeat(beats, score)
     print(f"\n{score}")
 
 
-def report_heartbeat(score: Score) -> None:
+def report_heartbeat(beats: Sequence[Sequence[Any]], score: Score) -> None:
     """Print the gaps between the beats of a 1 ms heartbeat that shares its loop with a run."""
-    labels = ("first run, which builds the graph", "second run, the graph at hand")
     rows = [
         [
-            label,
+            graph,
             f"{middle:.1f}",
             score.against(late, MOST_GAP, digits=1),
             f"{worst:.1f}",
-            f"{beats:,.0f}",
+            f"{count}",
         ]
-        for label, (middle, late, worst, beats) in zip(
-            labels, in_fresh_process("heartbeat"), strict=True
-        )
+        for graph, middle, late, worst, count in beats
     ]
-    head = ("gap between beats, ms", "median", "99th percentile", "worst", "beats")
-    print_table(f"### {MANY:,} no-ops beside a heartbeat of 1 ms in the same loop", head, rows)
+    head = ("graph", "median", "99th percentile", "worst", "beats")
+    print_table(
+        f"### {MANY:,} no-ops, wide, beside a heartbeat of 1 ms in the same loop: ms", head, rows
+    )
 
 
-def in_fresh_process(what: str) -> Any:
+def in_fresh_process(shape: str) -> Any:
     """What this module measures when it is run as a program."""
     done = subprocess.run(
-        [sys.executable, __file__, what], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, shape], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout)
 
@@ -107,8 +110,8 @@ def define(shape: str, functions: list[Body]) -> TaskRegistry:
     return registry
 
 
-def growth(shape: str) -> tuple[float, float, float | None]:
-    """µs a task at FEW and at MANY, and KiB a task at MANY (None where memory is not told)."""
+def measure(shape: str) -> tuple[list[float], list[list[Any]]]:
+    """µs a task at FEW and at MANY and KiB a task; and for wide the lines on the heartbeat."""
     few = median(seconds_to_run(define(shape, no_ops(FEW))) for _ in range(5))
     functions = no_ops(MANY)  # the user's, so they do not count; what is noted on them does
     before = resident_kib()
@@ -122,8 +125,8 @@ def growth(shape: str) -> tuple[float, float, float | None]:
         return kept
 
     many = cpu_seconds_on(BACKENDS["asyncio"], run_and_weigh)
-    kib = (after - before) / MANY if before and after else None
-    return few / FEW * 1e6, many / MANY * 1e6, kib
+    figures = [few / FEW * 1e6, many / MANY * 1e6, (after - before) / MANY]
+    return figures, asyncio.run(heartbeats(registry)) if shape == "wide" else []
 
 
 def seconds_to_run(registry: TaskRegistry) -> float:
@@ -160,21 +163,25 @@ async def gaps_beside(scheduler: TaskScheduler) -> list[float]:
     return [(later - earlier) * 1e3 for earlier, later in pairwise(beats)]
 
 
-async def heartbeats() -> list[list[float]]:
+async def heartbeats(registry: TaskRegistry) -> list[list[Any]]:
     """The heartbeat beside a run that builds its graph, and beside one that has it."""
-    scheduler = TaskScheduler(define("wide", no_ops(MANY)))
-    return [summary(await gaps_beside(scheduler)) for _ in range(2)]
+    gc.unfreeze()
+    gc.collect()
+    scheduler = TaskScheduler(registry)
+    return [
+        [graph, *summary(await gaps_beside(scheduler))] for graph in ("built in the run", "at hand")
+    ]
 
 
-def summary(gaps: list[float]) -> list[float]:
+def summary(gaps: list[float]) -> tuple[float, float, float, int]:
     """Median, 99th percentile, the worst, and how many there were."""
     late = quantiles(gaps, n=100, method="inclusive")[98]
-    return [median(gaps), late, max(gaps), len(gaps)]
+    return median(gaps), late, max(gaps), len(gaps)
 
 
-def main(what: str) -> None:
-    """Measure `what` in this process and print it for `in_fresh_process`."""
-    print(json.dumps(asyncio.run(heartbeats()) if what == "heartbeat" else growth(what)))
+def main(shape: str) -> None:
+    """Measure `shape` in this process and print it for `in_fresh_process`."""
+    print(json.dumps(measure(shape)))
 
 
 if __name__ == "__main__":
