@@ -31,6 +31,7 @@ What we do:
 
 import sys
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from types import coroutine
 from typing import Any, Final
@@ -47,7 +48,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_token
 
 from ._errors import TaskCancelledError
-from ._executors import Entry
+from ._executors import Entry, from_the_users_function
 from ._state import NOTHING, RunState
 
 # Seconds that a run keeps the event loop for itself at a stretch.
@@ -213,7 +214,7 @@ class Run:
         if failure is not None:
             traceback = failure.__traceback__
             # The first entry is our own step into the attempt.
-            failure.__traceback__ = traceback and traceback.tb_next
+            failure.__traceback__ = from_the_users_function(traceback and traceback.tb_next)
             quitting = _quitting_in(failure)
             if quitting is not None:
                 self.state.cancelled(number, None, now)
@@ -230,24 +231,56 @@ class Run:
             error = TaskCancelledError(self.state.record.tasks[number].name)
             error.__cause__ = failure
             self.state.failed(number, error, now)
-            # asyncio counts the cancellations of a task, and `asyncio.TaskGroup` in the next
-            # attempt would take this one for its own. So the worker goes with it.
-            return False
         else:
             self.state.failed(number, failure, now)
         return True
 
     def confirm_cancellation(self) -> Generator[Any, Any, bool]:
-        """Whether the run is being cancelled, so that what an attempt raised came from outside.
+        """Whether the run is being cancelled, so that what a worker was thrown came from outside.
 
-        Asked only where an attempt was interrupted or the run is known to be cancelled: it costs
-        half a microsecond, and a turn of the loop where the answer is no.
+        Asked only where a worker was interrupted or the run is known to be cancelled: it costs
+        half a microsecond, and a turn of asyncio's loop where the answer is no.
         """
-        me = get_current_task()
-        if not (self.interrupted or me.has_pending_cancellation()):
-            # `asyncio.run()` cancels all tasks in one turn, and perhaps us before the caller.
-            yield from cancel_shielded_checkpoint().__await__()
-        return self.interrupted or me.has_pending_cancellation()
+        # trio knows at once, and it ends every sleep by a cancellation of its own: a turn more
+        # for each would let others go first (`test_a_task_that_has_slept_has_ended_when_it_returns`).
+        if not self.interrupted and runs_on_asyncio():
+            # `asyncio.run()` cancels all tasks in one turn, and perhaps us before the caller. And
+            # an attempt that cancelled its asyncio task and did not wait for it left that to us.
+            with suppress(get_cancelled_exc_class()):
+                yield from cancel_shielded_checkpoint().__await__()
+        return self.interrupted or get_current_task().has_pending_cancellation()
+
+    def wait_for_work(self) -> Generator[Any, Any, bool]:
+        """Park the worker behind a gate of its own; answers whether it has work to do then."""
+        gate = Event()
+        self.gates.append(gate)
+        try:
+            yield from gate.wait().__await__()
+        except get_cancelled_exc_class():
+            # If not the run, then an attempt that had kept its asyncio task has been cancelled
+            # late. That is nobody's business any more, but this worker is spoilt.
+            if not (yield from self.confirm_cancellation()):
+                if gate.is_set():
+                    self.leave()
+                else:
+                    self.gates.remove(gate)
+            return False
+        return not (self.ended or self.interrupted)
+
+    def give_way(self) -> Generator[Any, Any, bool]:
+        """Let the event loop go on with other things; answers whether the worker goes on."""
+        before = self.gave_way
+        try:
+            # One turn for a timer to fire, one for whom it wakes, one for what that one does.
+            for _ in range(3):
+                yield from checkpoint().__await__()
+        except get_cancelled_exc_class():
+            yield from self.confirm_cancellation()
+            return False
+        # The first worker to be back begins the next stretch, and the others share it.
+        if self.gave_way == before:
+            self.gave_way = self.clock()
+        return True
 
 
 def _quitting_in(failure: BaseException) -> BaseException | None:
@@ -260,17 +293,40 @@ def _quitting_in(failure: BaseException) -> BaseException | None:
     return failure if isinstance(failure, _QUITTING) else None
 
 
+def runs_on_asyncio() -> bool:
+    """Whether the running event loop is asyncio's, of whatever make: those tell the time."""
+    return hasattr(current_token().native_token, "time")
+
+
 def loop_clock() -> Callable[[], float]:
     """The clock of the running event loop, which is what `anyio.current_time()` reads.
 
     Through anyio it takes 0.3 µs each time, by itself 0.05. This is the one place that knows the
     backends apart.
     """
-    native = current_token().native_token
+    try:
+        native = current_token().native_token
+    except RuntimeError as error:
+        raise RuntimeError(
+            "Expected a running event loop, found none. Write asyncio.run(scheduler.run()) or "
+            "trio.run(scheduler.run), or await scheduler.run() in an async function."
+        ) from error
     clock: Callable[[], float] | None = getattr(native, "time", None)
     if clock is None and "trio" in sys.modules:
         clock = sys.modules["trio"].lowlevel.current_clock().current_time
     return clock or current_time
+
+
+def cancellation_count() -> Callable[[], int]:
+    """How to ask for the cancellations of the running asyncio task that nobody took back.
+
+    trio's tasks cannot be cancelled one by one: there it is 0, always.
+    """
+    if runs_on_asyncio():
+        task = sys.modules["asyncio"].current_task()
+        count: Callable[[], int] = task.cancelling
+        return count
+    return int
 
 
 async def _worker(run: Run) -> None:
@@ -294,13 +350,14 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
     state = run.state
     entries = run.entries
     clock = run.clock
+    cancellations = cancellation_count()
     fork = copy_context().copy
     box: list[Any] = [None, None]
     attempts = _attempts(box)
     step = attempts.send
     step(None)
     enter: Any = None
-    yielded: Any = None
+    yielded: Any = _ENDED
     sent: Any = None
     thrown: BaseException | None = None
     busy = True  # counted in run.busy
@@ -308,7 +365,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
     born = 0
     now = clock()
     try:
-        while True:
+        while not run.interrupted:
             # Pull only once running: trio starts a batch in random order.
             number = state.take(now)
             if number == NOTHING:
@@ -320,10 +377,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                 if run.ended:
                     return
                 enter = sent = box[0] = None
-                gate = Event()
-                run.gates.append(gate)
-                yield from gate.wait().__await__()
-                if run.ended:
+                if not (yield from run.wait_for_work()):
                     return
                 busy = True
                 now = clock()
@@ -344,9 +398,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                     try:
                         sent = yield yielded
                     except GeneratorExit:
-                        # The event loop is gone, and nobody will resume this attempt.
-                        enter(attempts.throw, GeneratorExit())
-                        return
+                        raise
                     except BaseException as error:  # noqa: BLE001 - the attempt's, not ours
                         thrown = error
                     else:
@@ -364,18 +416,28 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                 interrupted = interrupted or run.interrupted
 
             now = clock()
+            if cancellations():
+                interrupted = True
             if box[1] is None and not interrupted:
                 state.completed(number, box[0], now)
-            elif not (yield from run.settle(number, box, interrupted, now)):
+            # asyncio counts the cancellations of a task, and `asyncio.TaskGroup` in the next
+            # attempt would take what is left of them for its own. So the worker goes with them.
+            elif not (yield from run.settle(number, box, interrupted, now)) or cancellations():
                 return
             if now - run.gave_way > _FAIR_SHARE:
                 # Not in an attempt meanwhile, or the next round would think it long and hire.
                 working = False
                 run.working -= 1
-                # One turn for a timer to fire, one for whom it wakes, one for what that one does.
-                for _ in range(3):
-                    yield from checkpoint().__await__()
-                now = run.gave_way = clock()
+                if not (yield from run.give_way()):
+                    return
+                now = clock()
+    except BaseException as error:
+        # The event loop is gone, or Ctrl-C has struck the engine: nobody will resume this attempt.
+        if yielded is not _ENDED:
+            enter(attempts.throw, GeneratorExit())
+        # With the loop gone there is nobody to be told either.
+        busy = busy and not isinstance(error, GeneratorExit)
+        raise
     finally:
         if working:
             run.working -= 1
@@ -383,7 +445,21 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
             run.leave()
         # Tracebacks of the user's exceptions lead to this frame, and it would lead to the results
         # that hold the exceptions (`test_nothing_of_a_failed_run_is_in_a_cycle`).
-        del run, state, entries, clock, fork, box, attempts, step, enter, yielded, sent, thrown
+        del (
+            run,
+            state,
+            entries,
+            clock,
+            cancellations,
+            fork,
+            box,
+            attempts,
+            step,
+            enter,
+            yielded,
+            sent,
+            thrown,
+        )
 
 
 @coroutine

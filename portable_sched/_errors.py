@@ -173,7 +173,10 @@ def error_text(exception: BaseException) -> str:
 
     A dependency's failure speaks for itself, without the name of our class before it.
     """
-    text = str(exception)
+    try:
+        text = str(exception)
+    except Exception:  # noqa: BLE001 - the user's own __str__; the task has failed all the same
+        text = "<exception str() failed>"
     if isinstance(exception, DependencyFailedError):
         return text
     name = type(exception).__name__

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from operator import neg
 
-from ._errors import CyclicDependencyError, DependencyError, nearest_names
-from ._tasks import Priority, TaskDef
+from ._errors import CyclicDependencyError, DependencyError, DuplicateTaskError, nearest_names
+from ._tasks import Priority, TaskDef, shown
 
 # Shared by all tasks that have none: a million empty lists would be 56 MB.
 _NONE: Sequence[int] = ()
@@ -42,11 +42,11 @@ class Graph:
     by_place: list[int]
 
     def __init__(self, tasks: Iterable[TaskDef]) -> None:
-        self.tasks = tuple(tasks)
+        self.tasks = registered = _definitions(tasks)
         if not self._connect():
             self.tasks = self._sorted()
             self._connect()
-        self.by_place, self.place = self._start_order()
+        self.by_place, self.place = self._start_order(registered)
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -126,7 +126,7 @@ class Graph:
             raise CyclicDependencyError(_cycle_path(unsorted))
         return tuple(self.tasks[number] for number in order)
 
-    def _start_order(self) -> tuple[list[int], list[int]]:
+    def _start_order(self, registered: tuple[TaskDef, ...]) -> tuple[list[int], list[int]]:
         """Numbers by place, and places by number: by priority, longest path, registration.
 
         Taking the longest remaining path first is list scheduling by critical path (Kohler 1975).
@@ -142,14 +142,42 @@ class Graph:
                 priority * above - path
                 for priority, path in zip(priorities, remaining, strict=True)
             ]
-        if keys == sorted(keys):
-            by_place = list(range(len(keys)))
+        numbers: Sequence[int] = range(len(keys))
+        if registered is not self.tasks:
+            numbers = [self.numbers[definition.name] for definition in registered]
+        elif keys == sorted(keys):
+            by_place = list(numbers)
             return by_place, by_place
-        by_place = sorted(range(len(keys)), key=keys.__getitem__)
+        # Sorting is stable: what is equal stays as it was registered.
+        by_place = sorted(numbers, key=keys.__getitem__)
         place = [0] * len(by_place)
         for at, number in enumerate(by_place):
             place[number] = at
         return by_place, place
+
+
+def _definitions(tasks: object) -> tuple[TaskDef, ...]:
+    """The tasks of a graph as they were given, unless they are something else or share a name."""
+    if isinstance(tasks, str | bytes) or not isinstance(tasks, Iterable):
+        raise TypeError(
+            f"Expected tasks to be a TaskRegistry or a list of TaskDef, got {shown(tasks)}."
+        )
+    definitions = tuple(tasks)
+    # The names' set is quicker than a look at each, and a graph may have a million tasks.
+    names = {definition.name for definition in definitions if type(definition) is TaskDef}
+    if len(names) == len(definitions):
+        return definitions
+    by_name: dict[str, TaskDef] = {}
+    for given in definitions:
+        if not isinstance(given, TaskDef):
+            raise TypeError(
+                "Expected tasks to be a TaskRegistry or a list of TaskDef, got "
+                f"{shown(given)} in the list. TaskScheduler(tasks).graph takes decorated functions."
+            )
+        existing = by_name.setdefault(given.name, given)
+        if existing is not given:
+            raise DuplicateTaskError.between(given.name, existing.function, given.function)
+    return tuple(by_name.values())
 
 
 def _cycle_path(unsorted: dict[str, TaskDef]) -> list[str]:

@@ -263,7 +263,9 @@ class RunResults(Sequence[TaskResult[Any]]):
         if isinstance(key, slice):
             return [self._record.result_of(number) for number in range(*key.indices(len(self)))]
         if isinstance(key, int):
-            return self._record.result_of(range(len(self))[key])
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"No result at place {key}: there are {len(self)}.")
+            return self._record.result_of(key % len(self))
         name = key if isinstance(key, str) else definition_of(key).name
         number = self._record.numbers.get(name)
         if number is None:

@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, Self
 
+from anyio import Event
+
 from ._engine import Run, loop_clock
 from ._errors import DuplicateTaskError
 from ._executors import entries_of
 from ._graph import Graph
 from ._results import RunRecord, RunResults, TaskStatus
 from ._state import RunState, ThreadedState
-from ._tasks import TaskDef, TaskRegistry, default_registry, definition_of
+from ._tasks import TaskDef, TaskRegistry, default_registry, definition_of, shown
 
 _MOST_THREADS: Final = 40
 """Threads of one run where `max_concurrency` does not say."""
@@ -56,7 +58,7 @@ class TaskScheduler:
         self._limit = _checked_limit(max_concurrency)
         self._graph: Graph | None = None
         self._record: RunRecord | None = None
-        self._runs: set[Run] = set()
+        self._runs: dict[Run, Event] = {}
 
     @property
     def graph(self) -> Graph:
@@ -91,11 +93,11 @@ class TaskScheduler:
             state = RunState(graph, clock())
         run = Run(state, entries, self._limit or len(graph), clock)
         self._record = state.record
-        self._runs.add(run)
+        self._runs[run] = Event()
         try:
             await run.carry_out()
         finally:
-            self._runs.discard(run)
+            self._runs.pop(run).set()
         return RunResults(state.record)
 
     @property
@@ -154,8 +156,8 @@ class TaskScheduler:
             )
         if not isinstance(results, RunResults):
             raise TypeError(
-                f"Expected the results of a run, got {type(results).__name__}. Pass what "
-                "scheduler.run() returned."
+                f"Expected the results of a run, got {shown(results)}. Pass what scheduler.run() "
+                "returned."
             )
         return text_report(results)
 
@@ -174,9 +176,11 @@ class TaskScheduler:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel the runs that are still under way: nothing outlives the block."""
+        """Cancel the runs that are still under way, and wait for their end."""
         for run in self._runs:
             run.cancel()
+        for ended in list(self._runs.values()):
+            await ended.wait()
 
 
 def _snapshot(tasks: object) -> tuple[TaskDef, ...]:
@@ -184,14 +188,19 @@ def _snapshot(tasks: object) -> tuple[TaskDef, ...]:
         return tuple(default_registry)
     if isinstance(tasks, TaskRegistry):
         return tuple(tasks)
-    if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+    if isinstance(tasks, str | bytes) or not isinstance(tasks, Iterable):
         raise TypeError(
             "Expected tasks to be a TaskRegistry or a list of decorated functions, got "
-            f"{tasks!r} ({type(tasks).__name__})."
+            f"{shown(tasks)}."
         )
     definitions: dict[str, TaskDef] = {}
     given: Any
     for given in tasks:
+        if not callable(given) and not isinstance(given, TaskDef):
+            raise TypeError(
+                "Expected tasks to be a TaskRegistry or a list of decorated functions, got "
+                f"{shown(given)} in the list. Pass the function itself, or registry[name]."
+            )
         definition = given if isinstance(given, TaskDef) else definition_of(given)
         existing = definitions.setdefault(definition.name, definition)
         if existing is not definition:

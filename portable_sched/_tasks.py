@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from types import FunctionType, MethodType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any, Final, TypeVar, overload
 
-from ._errors import DuplicateTaskError, full_name
+from ._errors import DuplicateTaskError, did_you_mean, full_name, nearest_names
 
 F = TypeVar("F", bound=Callable[..., object])
 
-# Where a decorated function keeps its definition. A wrapper would be simpler to explain, but it
-# could not be sent to a process pool: it pickles under the name of the function it hides.
+# Where a decorated function keeps its definition, or two where it has several names. A wrapper
+# would be simpler to explain, but it could not be sent to a process pool: it pickles under the name
+# of the function it hides.
 _NOTE: Final = "__portable_sched_task__"
 
 
@@ -53,7 +54,7 @@ class TaskDef:
         # comparison each, and what explains the bad case is far from here.
         name = self.name
         if type(name) is not str or not name:
-            raise _bad_name(name)
+            object.__setattr__(self, "name", _as_plain_name(name))
         function = self.function
         if type(function) is not FunctionType or function.__code__.co_flags & _NO_PLAIN_FUNCTION:
             _refuse_unusable(name, function)
@@ -142,8 +143,8 @@ class TaskRegistry:
             return partial(self._register, name, priority, retries, depends_on)
         if not callable(name):
             # Whatever it is, it was meant as a name or as a function; the checks say which.
-            if inspect.iscoroutine(name) or inspect.isgenerator(name):
-                _refuse_unusable("?", name)
+            if isinstance(name, CoroutineType | GeneratorType | AsyncGeneratorType):
+                _refuse_unusable(name.__name__, name)
             raise _bad_name(name)
         return self._register(None, priority, retries, depends_on, name)
 
@@ -164,15 +165,21 @@ class TaskRegistry:
             retries=retries,
             depends_on=depends_on,  # type: ignore[arg-type] # normalized by the definition
         )
-        existing = self._definitions.get(name)
+        existing = self._definitions.get(definition.name)
         if existing is not None and not _is_same_function(existing.function, function):
-            raise DuplicateTaskError.between(name, existing.function, function)
-        self._definitions[name] = definition
+            raise DuplicateTaskError.between(definition.name, existing.function, function)
+        self._definitions[definition.name] = definition
         _leave_note(function, definition)
         return function
 
     def __getitem__(self, name: str) -> TaskDef:
-        return self._definitions[name]
+        if not isinstance(name, str):
+            raise _bad_name(name)
+        definition = self._definitions.get(name)
+        if definition is None:
+            nearest = did_you_mean(nearest_names(name, list(self._definitions)))
+            raise KeyError(f"No task {name!r} in this registry.{nearest}")
+        return definition
 
     def __iter__(self) -> Iterator[TaskDef]:
         return iter(self._definitions.values())
@@ -206,20 +213,26 @@ def definition_of(function: object) -> TaskDef:
     Raises:
         TypeError: it was never decorated, or under several names.
     """
-    noted = getattr(function, _NOTE, None)
-    if isinstance(noted, TaskDef):
-        return noted
-    if noted is not None:
+    noted: tuple[TaskDef, ...] = getattr(function, _NOTE, ())
+    if len(noted) == 1:
+        return noted[0]
+    if noted:
+        names = " and ".join(repr(definition.name) for definition in noted)
         raise TypeError(
-            f"Function {full_name(function)} is registered as {' and '.join(map(repr, noted))}: "
-            "say which task is meant by its name."
+            f"Function {full_name(function)} is registered as {names}: say which task is meant by "
+            "its name."
         )
     if callable(function):
         raise TypeError(
             f"Function {full_name(function)} is not a task yet. Decorate it with @task before "
             "referring to it, or give the task's name."
         )
-    raise TypeError(f"Expected a task's name or a decorated function, got {_shown(function)}.")
+    if inspect.iscoroutine(function):
+        raise TypeError(
+            "Expected a task's name or a decorated function, got a coroutine object. Pass the "
+            f"function without calling it: {function.__name__}, not {function.__name__}()."
+        )
+    raise TypeError(f"Expected a task's name or a decorated function, got {shown(function)}.")
 
 
 def _leave_note(function: Any, definition: TaskDef) -> None:
@@ -228,21 +241,24 @@ def _leave_note(function: Any, definition: TaskDef) -> None:
     notes = None if type(function) is MethodType else getattr(function, "__dict__", None)
     if notes is None:
         return
-    noted = notes.get(_NOTE)
-    # `functools.wraps` copies notes too: that of another function says nothing of this one.
-    if isinstance(noted, tuple):
+    if _NOTE not in notes:
+        notes[_NOTE] = (definition,)
         return
-    if noted is None or noted.name == definition.name or noted.function is not function:
-        notes[_NOTE] = definition
-    else:
-        notes[_NOTE] = (noted.name, definition.name)
+    # `functools.wraps` copies notes too: those of another function say nothing of this one.
+    others = [
+        noted
+        for noted in notes[_NOTE]
+        if noted.function is function and noted.name != definition.name
+    ]
+    # Two are enough to say that there are several; a function may have any number of names.
+    notes[_NOTE] = (*others[:1], definition)
 
 
 def _own_name(function: object) -> str:
     name = getattr(function, "__name__", None)
     if callable(function) and (not isinstance(name, str) or name == "<lambda>"):
         raise TypeError(
-            f"{_shown(function)} has no name of its own. Give the task one: @task(name=...)."
+            f"{shown(function)} has no name of its own. Give the task one: @task(name=...)."
         )
     return name if isinstance(name, str) else "?"
 
@@ -281,25 +297,27 @@ def _refuse_unusable(name: str, function: Any) -> None:
             f"Task {name!r}: expected a function, got the class {bare.__name__}. Write a function "
             "that makes the object and returns it."
         )
-    if inspect.isgenerator(bare) or inspect.isgeneratorfunction(bare):
+    # Of an object that is called, what counts is the method that this runs.
+    called = (bare, getattr(type(bare), "__call__", None))  # noqa: B004 - as above
+    if inspect.isgenerator(bare) or any(map(inspect.isgeneratorfunction, called)):
         raise TypeError(
             f"Task {name!r}: expected a function that returns its result, got a generator. "
             "Collect the values and return a list."
         )
-    if inspect.isasyncgen(bare) or inspect.isasyncgenfunction(bare):
+    if inspect.isasyncgen(bare) or any(map(inspect.isasyncgenfunction, called)):
         raise TypeError(
             f"Task {name!r}: expected a function that returns its result, got an async "
             "generator. Collect the values and return a list."
         )
     if not callable(bare):
-        raise TypeError(f"Task {name!r}: expected a function, got {_shown(bare)}.")
+        raise TypeError(f"Task {name!r}: expected a function, got {shown(bare)}.")
 
 
 def _as_priority(name: str, priority: object) -> Priority:
     """The member for a plain 1, 2 or 3; anything else is refused."""
     wanted = "Priority.HIGH, Priority.MEDIUM or Priority.LOW"
     if type(priority) is not int:
-        raise TypeError(f"Task {name!r}: expected priority to be {wanted}, got {_shown(priority)}.")
+        raise TypeError(f"Task {name!r}: expected priority to be {wanted}, got {shown(priority)}.")
     try:
         return Priority(priority)
     except ValueError:
@@ -319,14 +337,15 @@ def _as_names(name: str, depends_on: object) -> tuple[str, ...]:
             f"{depends_on!r}. Write depends_on=[{depends_on!r}]."
         )
     elif callable(depends_on):
-        shown = getattr(depends_on, "__name__", "function")
+        one = getattr(depends_on, "__name__", "function")
         raise TypeError(
             f"Task {name!r}: expected depends_on to be a list of tasks, got one function. "
-            f"Write depends_on=[{shown}]."
+            f"Write depends_on=[{one}]."
         )
-    elif not isinstance(depends_on, Iterable):
+    elif isinstance(depends_on, bytes) or not isinstance(depends_on, Iterable):
         raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got {_shown(depends_on)}."
+            f"Task {name!r}: expected depends_on to be a list of task names and decorated "
+            f"functions, got {shown(depends_on)}."
         )
     # A dict keeps the order and drops what is named twice.
     return tuple(
@@ -336,7 +355,7 @@ def _as_names(name: str, depends_on: object) -> tuple[str, ...]:
 
 def _as_name(name: str, dependency: object) -> str:
     if isinstance(dependency, str):
-        return str(dependency)
+        return _as_plain_name(dependency)
     if isinstance(dependency, TaskDef):
         return dependency.name
     try:
@@ -345,21 +364,29 @@ def _as_name(name: str, dependency: object) -> str:
         raise TypeError(f"Task {name!r}: depends_on: {error}") from None
 
 
+def _as_plain_name(name: object) -> str:
+    """The name of a string enum's member as a plain string; what is no name is refused."""
+    if not isinstance(name, str) or not name:
+        raise _bad_name(name)
+    # Not `str(name)`, which is "Name.MEMBER" for a member of `class Name(str, Enum)`.
+    return str.__str__(name)
+
+
 def _bad_name(name: object) -> Exception:
     if name == "":
         return ValueError("Expected a task name, got an empty string.")
-    return TypeError(f"Expected a task name, a string, got {_shown(name)}.")
+    return TypeError(f"Expected a task name, a string, got {shown(name)}.")
 
 
 def _bad_retries(name: str, retries: object) -> Exception:
     message = (
         f"Task {name!r}: expected retries to be the number of attempts in total, a whole number "
-        f"of at least 1, got {_shown(retries)}."
+        f"of at least 1, got {shown(retries)}."
     )
     return ValueError(message) if type(retries) is int else TypeError(message)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as an error message shows it, with its type and never a page long."""
     text = repr(value)
     if len(text) > 60:  # noqa: PLR2004 - what fits beside the rest of a sentence

@@ -7,6 +7,7 @@ from portable_sched._results import RunResults, TaskResult
 
 _HEADINGS = ("Task", "Status", "Attempts", "Duration", "Error")
 _RIGHT_ALIGNED = frozenset({2, 3})
+_UNPRINTABLE = frozenset({"Cc", "Cs"})
 
 
 def text_report(results: RunResults) -> str:
@@ -66,6 +67,9 @@ def _width(text: str) -> int:
 def _character_width(character: str) -> int:
     if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
+    if "\u1160" <= character <= "\u11ff":
+        # Vowels and finals of a Hangul syllable that is written in parts, as macOS writes files.
+        return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
@@ -74,6 +78,9 @@ def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     joined = " | ".join(line for line in lines if line)
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) == "Cc" else character
+        # Lone surrogates too: they stand in file names that are no text, and cannot be printed.
+        "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(character) in _UNPRINTABLE
+        else character
         for character in joined.replace("\t", " ")
     )

@@ -1,0 +1,263 @@
+"""The house itself: who may import whom, what is public, and what an import costs."""
+
+import ast
+import enum
+import io
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import portable_sched
+
+PACKAGE = Path(portable_sched.__file__).parent
+
+# Imports go one way, from a module to those above it.
+MAY_IMPORT: dict[str, set[str]] = {
+    "_errors": set(),
+    "_tasks": {"_errors"},
+    "_graph": {"_errors", "_tasks"},
+    "_results": {"_errors", "_tasks"},
+    "_state": {"_errors", "_graph", "_results", "_tasks"},
+    "_executors": {"_errors", "_tasks"},
+    "_engine": {"_errors", "_tasks", "_graph", "_results", "_state", "_executors"},
+    "reporting": set(),
+    "reporting.text": {"_results", "_graph"},
+    "_scheduler": {
+        *("_errors", "_tasks", "_graph", "_results", "_state", "_executors", "_engine"),
+        "reporting.text",
+    },
+    "": {"_errors", "_tasks", "_graph", "_results", "_scheduler"},
+}
+
+SPAWNING = {"create_task_group", "open_nursery", "start_soon", "create_task", "ensure_future"}
+
+# More than this is no error in itself, and a reason to look for a seam.
+MOST_LINES_OF_CODE = 350
+
+
+def module_name(path: Path) -> str:
+    """A module's name within the package: `reporting.text`; empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda name: name or "portable_sched")
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
+def imported_by(module: str) -> Iterator[str]:
+    """Full names of what a module imports, wherever the import stands: in functions too."""
+    package = ["portable_sched", *module.split(".")] if module else ["portable_sched"]
+    if MODULES[module].name != "__init__.py":
+        package.pop()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            # `from . import _tasks` imports modules; `from ._tasks import task` does not.
+            if source.removeprefix("portable_sched").strip(".") in {"", "reporting"}:
+                yield from (f"{source}.{alias.name}" for alias in node.names)
+            else:
+                yield source
+
+
+def lines_of_code(source: str) -> int:
+    """Lines that are neither empty, nor comment, nor docstring."""
+    lines: set[int] = set()
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        is_docstring = token.type == tokenize.STRING and token.line.lstrip().startswith('"""')
+        if token.type not in skipped and not is_docstring:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines)
+
+
+def run_python(program: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def modules_after(statement: str) -> set[str]:
+    return set(run_python(f"import sys\n{statement}\nprint(*sys.modules)").split())
+
+
+def is_part_of_anyio(module: str) -> bool:
+    return module.split(".", maxsplit=1)[0] == "anyio"
+
+
+# Imports
+
+
+def test_every_module_stands_in_the_table() -> None:
+    assert set(MAY_IMPORT) == set(MODULES)
+
+
+@each_module
+def test_a_module_imports_none_but_those_above_it(module) -> None:
+    ours = {
+        name.removeprefix("portable_sched.")
+        for name in imported_by(module)
+        if name.split(".")[0] == "portable_sched"
+    }
+
+    assert set() == ours - MAY_IMPORT[module]
+
+
+def test_the_table_has_no_circle() -> None:
+    above: set[str] = set()
+    for module, imported in MAY_IMPORT.items():
+        assert set() == imported - above
+        above.add(module)
+
+
+@each_module
+def test_a_module_imports_nothing_but_anyio_and_the_standard_library(module) -> None:
+    foreign = {name.split(".")[0] for name in imported_by(module)} - sys.stdlib_module_names
+
+    assert set() == foreign - {"anyio", "portable_sched"}
+
+
+@each_module
+def test_a_module_imports_neither_asyncio_nor_trio(module) -> None:
+    assert set() == {name.split(".")[0] for name in imported_by(module)} & {"asyncio", "trio"}
+
+
+@each_module
+def test_none_but_the_engine_spawns(module) -> None:
+    named = {
+        name
+        for node in ast.walk(tree_of(module))
+        for name in [getattr(node, "attr", None), getattr(node, "id", None)]
+        if name
+    }
+
+    assert (module == "_engine") is bool(named & SPAWNING)
+
+
+def test_an_import_brings_in_nothing_but_anyio_and_the_standard_library() -> None:
+    ours = modules_after("import portable_sched")
+    anyio_alone = modules_after(
+        f"import {', '.join(name for name in ours if is_part_of_anyio(name))}"
+    )
+    brought = {name.split(".")[0] for name in ours - anyio_alone}
+
+    assert {"portable_sched"} == brought - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("module", ["portable_sched.reporting.text", "difflib", "trio"])
+def test_an_import_does_not_bring_in_what_few_programs_need(module) -> None:
+    assert module not in modules_after("import portable_sched")
+
+
+# Public names
+
+
+def test_all_is_what_the_namespace_has() -> None:
+    public = {
+        name
+        for name, value in vars(portable_sched).items()
+        if not name.startswith("_") and not isinstance(value, type(portable_sched))
+    }
+
+    assert sorted(public) == sorted(portable_sched.__all__)
+
+
+def test_all_is_sorted() -> None:
+    assert sorted(portable_sched.__all__) == portable_sched.__all__
+
+
+@pytest.mark.parametrize("name", portable_sched.__all__)
+def test_a_public_name_is_at_home_in_the_package(name) -> None:
+    value = getattr(portable_sched, name)
+    # `task` is a method of the default registry, so its class is what has a home.
+    home = getattr(value, "__self__", value)
+
+    assert "portable_sched" == getattr(type(home) if home is not value else home, "__module__")  # noqa: B009 - mypy knows no __module__ of an object
+
+
+@pytest.mark.parametrize("name", portable_sched.__all__)
+def test_a_public_name_has_a_docstring_of_its_own(name) -> None:
+    value = getattr(portable_sched, name)
+    inherited = [base.__doc__ for base in getattr(value, "__mro__", [])[1:]]
+
+    assert value.__doc__
+    assert value.__doc__ not in inherited
+    # A dataclass without a docstring gets its signature for one.
+    assert not value.__doc__.startswith(f"{name}(")
+
+
+def public_parts(definition: ast.ClassDef) -> Iterator[tuple[str, str | None]]:
+    """Public methods and attributes of a class, each with its own docstring if it has one."""
+    for node in definition.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name == "__init__":
+                for assigned in ast.walk(node):
+                    if isinstance(assigned, ast.Attribute) and isinstance(assigned.ctx, ast.Store):
+                        yield assigned.attr, None
+            is_overload = "overload" in [ast.unparse(each) for each in node.decorator_list]
+            if not is_overload:
+                yield node.name, ast.get_docstring(node)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, None
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        pytest.param(node.name, part, id=f"{node.name}.{part[0]}")
+        for module in MODULES
+        for node in tree_of(module).body
+        if isinstance(node, ast.ClassDef) and node.name in portable_sched.__all__
+        for part in dict(public_parts(node)).items()
+        if not part[0].startswith("_")
+    ],
+)
+def test_a_public_part_of_a_public_class_is_documented(name, part) -> None:
+    """By a docstring, or in the attributes of its class."""
+    part_name, docstring = part
+
+    assert docstring or f"{part_name}: " in getattr(portable_sched, name).__doc__
+
+
+def test_enums_have_no_members_by_accident() -> None:
+    assert ["HIGH", "MEDIUM", "LOW"] == list(portable_sched.Priority.__members__)
+    assert issubclass(portable_sched.TaskStatus, enum.Enum)
+    assert 5 == len(portable_sched.TaskStatus)
+
+
+# Modules
+
+
+@each_module
+def test_a_module_begins_with_its_idea_in_a_sentence(module) -> None:
+    first_line = (ast.get_docstring(tree_of(module)) or "").splitlines()[0]
+
+    assert first_line.endswith(".")
+
+
+@each_module
+def test_a_module_is_no_longer_than_one_idea(module) -> None:
+    assert lines_of_code(MODULES[module].read_text("utf-8")) <= MOST_LINES_OF_CODE
+
+
+def test_the_package_tells_type_checkers_that_it_has_types() -> None:
+    assert (PACKAGE / "py.typed").is_file()

@@ -1,0 +1,191 @@
+"""The exceptions: their tree, their words, their parts, and that they travel."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+from portable_sched import (
+    CyclicDependencyError,
+    DependencyError,
+    DependencyFailedError,
+    DuplicateTaskError,
+    TaskCancelledError,
+    TaskError,
+    TaskTimeoutError,
+)
+
+# One line for each message there is: the error, its text, its parts.
+ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
+    (
+        DependencyError("load", "other"),
+        "Task 'load' depends on 'other', which is not registered.",
+        {"task": "load", "dependency": "other", "nearest": ()},
+    ),
+    (
+        DependencyError("load", "fetsh", ["fetch"]),
+        "Task 'load' depends on 'fetsh', which is not registered. Did you mean 'fetch'?",
+        {"task": "load", "dependency": "fetsh", "nearest": ("fetch",)},
+    ),
+    (
+        DependencyError("load", "fetsh", ["fetch", "fetch2"]),
+        (
+            "Task 'load' depends on 'fetsh', which is not registered. "
+            "Did you mean 'fetch' or 'fetch2'?"
+        ),
+        {"task": "load", "dependency": "fetsh", "nearest": ("fetch", "fetch2")},
+    ),
+    (
+        CyclicDependencyError(["a", "b", "c", "a"]),
+        "Tasks form a cycle: a -> b -> c -> a.",
+        {"path": ("a", "b", "c", "a")},
+    ),
+    (
+        DuplicateTaskError("load", "app.files.load", "app.tables.load"),
+        (
+            "Task name 'load' belongs to app.files.load already, so app.tables.load cannot have "
+            "it. Give one of them another name: @task(name=...)."
+        ),
+        {"task": "load", "existing": "app.files.load", "refused": "app.tables.load"},
+    ),
+    (
+        TaskTimeoutError("load", 1.5),
+        "Task 'load' took longer than its timeout of 1.5 s.",
+        {"task": "load", "timeout": 1.5},
+    ),
+    (
+        TaskTimeoutError("load", 60.0),
+        "Task 'load' took longer than its timeout of 60 s.",
+        {"task": "load", "timeout": 60.0},
+    ),
+    (
+        DependencyFailedError("load", "fetch", "fetch", "ValueError: no rows"),
+        "Dependency 'fetch' failed: ValueError: no rows",
+        {
+            "task": "load",
+            "dependency": "fetch",
+            "root_cause": "fetch",
+            "reason": "ValueError: no rows",
+        },
+    ),
+    (
+        DependencyFailedError("load", "transform", "fetch", "ValueError: no rows"),
+        "Dependency 'transform' failed, because 'fetch' failed: ValueError: no rows",
+        {
+            "task": "load",
+            "dependency": "transform",
+            "root_cause": "fetch",
+            "reason": "ValueError: no rows",
+        },
+    ),
+    (
+        TaskCancelledError("load"),
+        (
+            "Task 'load' was cancelled from within: it cancelled itself, or awaited something that "
+            "was cancelled."
+        ),
+        {"task": "load"},
+    ),
+]
+
+IDS = [f"{type(error).__name__}-{number}" for number, (error, _, _) in enumerate(ERRORS)]
+
+each_error = pytest.mark.parametrize("error", [error for error, _, _ in ERRORS], ids=IDS)
+
+
+def parts_of(error: BaseException) -> dict[str, Any]:
+    return {name: part for name, part in vars(error).items() if name != "__notes__"}
+
+
+@pytest.mark.parametrize(("error", "text"), [(error, text) for error, text, _ in ERRORS], ids=IDS)
+def test_an_error_says(error: TaskError, text: str) -> None:
+    assert text == str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"), [(error, parts) for error, _, parts in ERRORS], ids=IDS
+)
+def test_the_parts_of_the_message_are_attributes(error: TaskError, parts: dict[str, Any]) -> None:
+    assert parts == parts_of(error)
+
+
+@each_error
+def test_every_error_is_a_task_error(error: TaskError) -> None:
+    assert isinstance(error, TaskError)
+    assert type(error).__bases__[0] is TaskError
+
+
+def test_every_error_stands_in_the_table_above() -> None:
+    assert set(TaskError.__subclasses__()) == {type(error) for error, _, _ in ERRORS}
+
+
+def test_a_timeout_of_ours_is_a_timeout_error_too() -> None:
+    assert isinstance(TaskTimeoutError("load", 1.0), TimeoutError)
+
+
+@each_error
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling(error: TaskError, protocol: int) -> None:
+    unpickled = pickle.loads(pickle.dumps(error, protocol))
+
+    assert type(error) is type(unpickled)
+    assert str(error) == str(unpickled)
+    assert parts_of(error) == parts_of(unpickled)
+
+
+@each_error
+@pytest.mark.parametrize("copied_by", [copy.copy, copy.deepcopy])
+def test_an_error_survives_copying(error: TaskError, copied_by: Any) -> None:
+    copied = copied_by(error)
+
+    assert error is not copied
+    assert type(error) is type(copied)
+    assert str(error) == str(copied)
+    assert parts_of(error) == parts_of(copied)
+
+
+def test_notes_survive_pickling() -> None:
+    error = TaskTimeoutError("load", 1.0)
+    error.add_note("while the database was restarted")
+
+    assert error.__notes__ == pickle.loads(pickle.dumps(error)).__notes__
+
+
+class PathError(DependencyError):
+    """As a user would add to what we raise."""
+
+    def __init__(self, task: str, dependency: str, nearest: tuple[str, ...] = ()) -> None:
+        super().__init__(task, dependency, nearest)
+        self.path = f"{task}/{dependency}"
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} Looked at {self.path}."
+
+
+def test_an_error_can_be_subclassed_and_still_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(PathError("load", "fetsh", ("fetch",))))
+
+    assert (
+        "Task 'load' depends on 'fetsh', which is not registered. Did you mean 'fetch'? "
+        "Looked at load/fetsh." == str(error)
+    )
+    assert parts_of(PathError("load", "fetsh", ("fetch",))) == parts_of(error)
+
+
+def test_a_duplicate_error_names_functions_by_module_and_qualified_name() -> None:
+    error = DuplicateTaskError.between("load", test_an_error_says, parts_of)
+
+    assert f"{__name__}.test_an_error_says" == error.existing
+    assert f"{__name__}.parts_of" == error.refused
+
+
+def test_a_duplicate_error_shows_objects_without_a_name_by_their_repr() -> None:
+    error = DuplicateTaskError.between("load", {"an": "object"}, parts_of)
+
+    assert "{'an': 'object'}" == error.existing
+
+
+@each_error
+def test_an_error_is_shown_in_tracebacks_as_users_import_it(error: TaskError) -> None:
+    assert "portable_sched" == type(error).__module__
