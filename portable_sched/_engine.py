@@ -241,8 +241,8 @@ class Run:
         Asked only where a worker was interrupted or the run is known to be cancelled: it costs
         half a microsecond, and a turn of asyncio's loop where the answer is no.
         """
-        # trio knows at once, and it ends every sleep by a cancellation of its own: a turn more
-        # for each would let others go first (`test_a_task_that_has_slept_has_ended_when_it_returns`).
+        # trio knows at once, and it ends every sleep by a cancellation of its own: a turn more for
+        # each lets others go first (`test_a_task_that_has_slept_has_ended_when_it_returns`).
         if not self.interrupted and runs_on_asyncio():
             # `asyncio.run()` cancels all tasks in one turn, and perhaps us before the caller. And
             # an attempt that cancelled its asyncio task and did not wait for it left that to us.
@@ -265,7 +265,7 @@ class Run:
                 else:
                     self.gates.remove(gate)
             return False
-        return not (self.ended or self.interrupted)
+        return not self.ended
 
     def give_way(self) -> Generator[Any, Any, bool]:
         """Let the event loop go on with other things; answers whether the worker goes on."""
@@ -353,7 +353,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
     cancellations = cancellation_count()
     fork = copy_context().copy
     box: list[Any] = [None, None]
-    attempts = _attempts(box)
+    attempts: Any = _attempts(box)
     step = attempts.send
     step(None)
     enter: Any = None
@@ -408,7 +408,6 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                         yielded = enter(step, sent)
                         continue
                     # Not in the handler, or what the attempt raises now gets it as its context.
-                    interrupted = True
                     yielded = enter(attempts.throw, thrown)
                     thrown = None
                 if born != run.round:
@@ -416,6 +415,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                 interrupted = interrupted or run.interrupted
 
             now = clock()
+            # asyncio throws a cancellation as it throws what a future raised; but it counts it.
             if cancellations():
                 interrupted = True
             if box[1] is None and not interrupted:

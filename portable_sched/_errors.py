@@ -33,7 +33,7 @@ class DependencyError(TaskError):
         super().__init__(task, dependency, tuple(nearest))
         self.task = task
         self.dependency = dependency
-        self.nearest = tuple(nearest)
+        self.nearest: tuple[str, ...] = tuple(nearest)
 
     def __str__(self) -> str:
         message = f"Task {self.task!r} depends on {self.dependency!r}, which is not registered."
@@ -50,7 +50,7 @@ class CyclicDependencyError(TaskError):
 
     def __init__(self, path: Sequence[str]) -> None:
         super().__init__(tuple(path))
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)
 
     def __str__(self) -> str:
         return f"Tasks form a cycle: {' -> '.join(self.path)}."

@@ -45,11 +45,7 @@ async def _call_in_thread(function: Callable[[], Any]) -> Any:
     # trio's thread has a frame that holds the outcome, and a traceback leads to that frame.
     outcome.clear()
     if error is not None:
-        try:
-            raise error
-        finally:
-            # The traceback has this frame, and the frame would have the traceback.
-            del error
+        raise error
     # A wrapper may hide an `async def` behind a plain function.
     return await returned if inspect.isawaitable(returned) else returned
 

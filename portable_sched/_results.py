@@ -150,6 +150,14 @@ class RunRecord:
         "tasks",
     )
 
+    tasks: Sequence[TaskDef]
+    numbers: dict[str, int]
+    status: bytearray
+    started: "array[float]"
+    ended: "array[float]"
+    began: float
+    most_running: int
+
     def __init__(self, tasks: Sequence[TaskDef], numbers: dict[str, int], began: float) -> None:
         count = len(tasks)
         self.tasks = tasks

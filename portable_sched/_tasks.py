@@ -199,7 +199,7 @@ class TaskRegistry:
 
 
 default_registry: Final = TaskRegistry()
-task = default_registry.task
+task: Final = default_registry.task
 
 
 def clear_registry() -> None:
