@@ -365,3 +365,12 @@ def test_order_and_messages_do_not_depend_on_the_hash_seed(tmp_path: Path) -> No
     }
 
     assert 1 == len(described)
+
+
+def test_a_definition_may_be_of_a_class_of_ones_own() -> None:
+    class Labelled(TaskDef):
+        __slots__ = ()
+
+    graph = Graph([Labelled(name="a", function=idle), Labelled(name="b", function=idle)])
+
+    assert ["a", "b"] == [definition.name for definition in graph.tasks]
