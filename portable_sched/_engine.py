@@ -134,8 +134,6 @@ class Run:
                 await self._send_for_workers()
         finally:
             self.state.finish(self.clock())
-            # The scope and the group know our frames.
-            del self.group, self.scope
         if self.quitting is not None:
             try:
                 raise self.quitting
@@ -150,6 +148,8 @@ class Run:
     async def _send_for_workers(self) -> None:
         """Hold rounds for as long as they are asked for. The caller's task spends the run here."""
         try:
+            # A caller that is cancelled already starts nothing, and an empty graph gives way too.
+            await checkpoint()
             self._hire(1)
             while not self.ended:
                 # The new event comes before the look, or a wake-up between the two is lost.
