@@ -1048,11 +1048,12 @@ def test_a_run_whose_event_loop_is_gone_closes_its_attempts(limit: int | None) -
             try:
                 coroutine.close()
             except RuntimeError as error:
-                # anyio's scope around each task finds that it is in none; that is not ours.
+                # Some versions of anyio have a scope around each task, which finds that it is in
+                # none; that is not ours.
                 complaints.append(repr(error.__context__))
 
     assert ["t"] == closed
-    assert {"GeneratorExit()"} == set(complaints)
+    assert {"GeneratorExit()"} >= set(complaints)
 
 
 # The scheduler's block
