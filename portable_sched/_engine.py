@@ -30,7 +30,7 @@ What we do:
 """
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import copy_context
 from types import coroutine
 from typing import Any, Final
@@ -42,12 +42,14 @@ from anyio import (
     current_time,
     get_cancelled_exc_class,
     get_current_task,
+    sleep,
 )
 from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_token
 
 from ._errors import TaskCancelledError
-from ._executors import Entry
+from ._executors import Entry, entries_of
+from ._lifetimes import Lifetime
 from ._state import NOTHING, RunState
 
 # Seconds that a run keeps the event loop for itself at a stretch.
@@ -55,6 +57,8 @@ _FAIR_SHARE: Final = 0.005
 
 # What `_attempts` yields for an attempt that has ended. No event loop's futures are equal to it.
 _ENDED: Final = object()
+
+_OUR_MODULES: Final = {__name__, entries_of.__module__, Lifetime.__module__}
 
 _QUITTING: Final = (KeyboardInterrupt, SystemExit)
 
@@ -73,14 +77,17 @@ class Run:
         wake: what the caller's task waits for; it is replaced before each look at the rest.
         round: number of the current round; an attempt knows by it whether it began before.
         still: of the workers in an attempt when the round began, how many still are in the same.
+        lifetimes: the tasks that yield once, by number.
         gave_way: when the run last let the event loop go on with other things.
         ended: no task is running and none is ready.
         interrupted: the caller's task has been cancelled, or the run cancels itself.
+        backoffs: the waits of tasks between two attempts.
         quitting: a `KeyboardInterrupt` or `SystemExit` that is to leave the run.
     """
 
     __slots__ = (
         "asked",
+        "backoffs",
         "busy",
         "clock",
         "ended",
@@ -89,6 +96,7 @@ class Run:
         "gave_way",
         "group",
         "interrupted",
+        "lifetimes",
         "limit",
         "quitting",
         "round",
@@ -103,9 +111,19 @@ class Run:
     scope: CancelScope
 
     def __init__(
-        self, state: RunState, entries: Sequence[Entry], limit: int, clock: Callable[[], float]
+        self,
+        state: RunState,
+        entries: Sequence[Entry],
+        limit: int,
+        clock: Callable[[], float],
+        lifetimes: Mapping[int, Lifetime],
     ) -> None:
         self.state = state
+        self.lifetimes = lifetimes
+        if lifetimes:
+            state.close = self._close
+            for lifetime in lifetimes.values():
+                lifetime.host = self
         self.entries = entries
         self.limit = limit
         self.clock = clock
@@ -120,6 +138,7 @@ class Run:
         self.ended = not state.ready_count()
         self.interrupted = False
         self.quitting: BaseException | None = None
+        self.backoffs: set[CancelScope] = set()
 
     async def carry_out(self) -> None:
         """Run every task that may run, to its end.
@@ -169,9 +188,16 @@ class Run:
             self.cancel()
         except BaseException:
             self.interrupted = True
+            # Lifetimes close when all that used them has ended, and this is how it ends.
+            self.state.drain(self.clock())
+            if not self.busy:
+                self.state.cancel_running(self.clock())
             raise
         for gate in self.gates:
             gate.set()
+        # Only those of a run that was stopped are left.
+        for backoff in self.backoffs:
+            backoff.cancel()
 
     def _hire(self, wanted: int) -> None:
         """Send for `wanted` workers, as far as there are tasks and slots: the parked ones first."""
@@ -195,8 +221,38 @@ class Run:
         if self.state.ready_count():
             self.ask_for_round()
         elif not self.busy:
+            self._look_for_the_end()
+
+    def _look_for_the_end(self) -> None:
+        """Nobody is busy: the run has ended, unless something is to come by itself."""
+        if self.interrupted:
+            # A worker may have been torn from its task; its lifetimes wait for that to end.
+            self.state.cancel_running(self.clock())
+        if not (self.state.paused or self.state.open):
             self.ended = True
             self.wake.set()
+
+    def spawn(self, function: Callable[..., Any], *args: object, name: str) -> None:
+        """Start an async task within the run."""
+        self.group.start_soon(function, *args, name=name)
+
+    def _close(self, number: int) -> None:
+        self.lifetimes[number].close()
+
+    def closed(self, number: int, failure: BaseException | None) -> None:
+        """A lifetime is over; with a failure, its task has FAILED after all."""
+        quitting = None if failure is None else _quitting_in(failure)
+        if quitting is not None:
+            self.quitting = quitting
+            self.cancel()
+            failure = None
+        elif failure is not None:
+            _strip(failure)
+        self.state.closed(number, failure, self.clock())
+        if self.state.ready_count():
+            self.ask_for_round()
+        elif not self.busy:
+            self._look_for_the_end()
 
     def settle(
         self,
@@ -211,9 +267,7 @@ class Run:
         result, failure = box
         box[1] = None
         if failure is not None:
-            traceback = failure.__traceback__
-            # The first entry is our own step into the attempt.
-            failure.__traceback__ = traceback and traceback.tb_next
+            _strip(failure)
             quitting = _quitting_in(failure)
             if quitting is not None:
                 self.state.cancelled(number, None, now)
@@ -229,13 +283,39 @@ class Run:
         elif is_cancellation:
             error = TaskCancelledError(self.state.record.tasks[number].name)
             error.__cause__ = failure
-            self.state.failed(number, error, now)
+            self._failed(number, error, now)
             # asyncio counts the cancellations of a task, and `asyncio.TaskGroup` in the next
             # attempt would take this one for its own. So the worker goes with it.
             return False
         else:
-            self.state.failed(number, failure, now)
+            self._failed(number, failure, now)
         return True
+
+    def _failed(self, number: int, failure: BaseException, now: float) -> None:
+        delay = self.state.failed(number, failure, now)
+        if delay > 0:
+            self.group.start_soon(self._back_off, number, delay, name="portable_sched backoff")
+        elif self.state.wants_cancel:
+            self.cancel()
+
+    async def _back_off(self, number: int, delay: float) -> None:
+        """Wait outside the slots, and let the task compete for one again."""
+        with CancelScope() as scope:
+            self.backoffs.add(scope)
+            await sleep(delay)
+        self.backoffs.discard(scope)
+        if number in self.state.paused:
+            self.state.resume(number)
+            self.ask_for_round()
+
+    def stop(self) -> None:
+        """Start nothing new; at the second call, cancel what is running."""
+        if self.state.draining:
+            self.cancel()
+            return
+        self.state.drain(self.clock())
+        if not self.busy:
+            self._look_for_the_end()
 
     def confirm_cancellation(self) -> Generator[Any, Any, bool]:
         """Whether the run is being cancelled, so that what an attempt raised came from outside.
@@ -248,6 +328,14 @@ class Run:
             # `asyncio.run()` cancels all tasks in one turn, and perhaps us before the caller.
             yield from cancel_shielded_checkpoint().__await__()
         return self.interrupted or me.has_pending_cancellation()
+
+
+def _strip(failure: BaseException) -> None:
+    """Take off the beginning of its traceback, our own steps, which tell the user nothing."""
+    traceback = failure.__traceback__
+    while traceback and traceback.tb_frame.f_globals["__name__"] in _OUR_MODULES:
+        traceback = traceback.tb_next
+    failure.__traceback__ = traceback
 
 
 def _quitting_in(failure: BaseException) -> BaseException | None:

@@ -44,10 +44,12 @@ class AttemptFailure:
     Attributes:
         attempt: which one, from 1.
         exception: what it raised.
+        duration: seconds from its start to its end.
     """
 
     attempt: int
     exception: BaseException
+    duration: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class RunRecord:
         status: one of the five status codes for each task.
         results: what each COMPLETED task returned.
         started: start of each task's first attempt, on the event loop's clock; NaN before it.
-        ended: end of each task that has ended, likewise.
+        ended: end of each task that has ended, likewise, started or not.
         attempts: how many attempts were begun, for the few tasks that had more than one.
         failures: for the few tasks that have some, their failed attempts.
         failed_dependency: for each task that was not started because a dependency failed, which.
@@ -192,6 +194,10 @@ class RunRecord:
             failures=failures,
         )
 
+    def attempt_of(self, number: int) -> int:
+        """Which attempt of a started task is the latest."""
+        return self.attempts.get(number, 1)
+
     def statuses(self) -> Iterator[tuple[str, TaskStatus]]:
         """Each task's name and status, the latter as it is when the pair is asked for."""
         for number, definition in enumerate(self.tasks):
@@ -237,6 +243,56 @@ class RunResults(Sequence[TaskResult[Any]]):
     @property
     def most_running(self) -> int:
         return self._record.most_running
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task is COMPLETED; so it is where there are none."""
+        return self._record.status.count(COMPLETED) == len(self)
+
+    @property
+    def completed(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that are COMPLETED, in topological order."""
+        return self._with_status(COMPLETED)
+
+    @property
+    def failed(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that have FAILED, those that were not started included."""
+        return self._with_status(FAILED)
+
+    @property
+    def cancelled(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that were CANCELLED."""
+        return self._with_status(CANCELLED)
+
+    def raise_for_failures(self) -> None:
+        """Raise what went wrong, if anything did, as one group.
+
+        The group has the exception of each task that failed by itself; those that were not
+        started because of them add nothing. Each has notes that name the task and its attempt.
+
+        Raises:
+            ExceptionGroup: at least one task failed. A `BaseExceptionGroup`, where one of them
+                raised what is no `Exception`.
+        """
+        record = self._record
+        causes = [
+            (number, record.failures[number][-1])
+            for number, code in enumerate(record.status)
+            if code == FAILED and number not in record.failed_dependency
+        ]
+        if not causes:
+            return
+        for number, failure in causes:
+            definition = record.tasks[number]
+            note = f"in task {definition.name!r}, attempt {failure.attempt} of {definition.retries}"
+            if note not in getattr(failure.exception, "__notes__", ()):
+                failure.exception.add_note(note)
+        failed = f"{len(causes)} {'task' if len(causes) == 1 else 'tasks'} failed"
+        raise BaseExceptionGroup(failed, [failure.exception for _, failure in causes])
+
+    def _with_status(self, wanted: int) -> list[TaskResult[Any]]:
+        result_of = self._record.result_of
+        return [result_of(at) for at, code in enumerate(self._record.status) if code == wanted]
 
     def __len__(self) -> int:
         return len(self._record.tasks)

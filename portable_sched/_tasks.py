@@ -1,14 +1,31 @@
 """What a task is: the definition, the decorator that makes it, the registry that keeps it."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
+from math import inf
+from random import random
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeVar, overload
 
-from ._errors import DuplicateTaskError, full_name
+from ._checks import (
+    NO_PLAIN_FUNCTION,
+    as_resources,
+    as_retry_on,
+    bad_name,
+    bad_priority,
+    bad_retries,
+    check_backoff,
+    check_seconds,
+    own_name,
+    refuse_unusable,
+    shown,
+)
+from ._errors import DuplicateTaskError, NoRetry, TaskCancelledError, full_name
+from ._parameters import Parameter, callers_namespace, parameters_of, takes_nothing
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -26,6 +43,63 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long to wait before the next attempt: longer each time.
+
+    Attempt number n + 1 begins `initial * factor ** (n - 1)` seconds after attempt number n has
+    failed, and never more than `maximum` seconds after it. Of that, a random part of up to
+    `jitter` is left out, so that tasks which failed together do not all come back together.
+
+    Attributes:
+        initial: seconds before the second attempt.
+        factor: what each wait is multiplied by for the next; at least 1.
+        maximum: the longest wait, in seconds.
+        jitter: part of the wait that is left to chance, from 0 to 1.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> from portable_sched import Backoff
+    >>> [Backoff(initial=1, factor=2, maximum=5, jitter=0).delay(n) for n in (1, 2, 3, 4)]
+    [1.0, 2.0, 4.0, 5.0]
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 60.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field, lowest, highest in (
+            ("initial", 0, inf),
+            ("factor", 1, inf),
+            ("maximum", 0, inf),
+            ("jitter", 0, 1),
+        ):
+            value = getattr(self, field)
+            # Written so that NaN is refused too.
+            if not (isinstance(value, (int, float)) and lowest <= value <= highest):
+                range_of = f"from 0 to {highest}" if highest == 1 else f"of at least {lowest}"
+                raise ValueError(
+                    f"Backoff: expected {field} to be a number {range_of}, got {shown(value)}."
+                )
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt`, counted from 1, has failed."""
+        # A large power overflows where the maximum would have been reached long before.
+        power = min(attempt - 1, 1000 if self.factor < 2 else 60)  # noqa: PLR2004 - see above
+        wait = min(self.initial * self.factor**power, self.maximum)
+        return wait * (1 - self.jitter * random())  # noqa: S311 - it keeps no secret
+
+
+RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+"""Which exceptions are worth another attempt: types, or a function that says so."""
+
+BackoffLike = Backoff | Callable[[int, BaseException], float]
+"""How long to wait: a `Backoff`, or a function of the attempt's number and its exception."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskDef:
     """A registered function and its settings.
 
@@ -36,6 +110,15 @@ class TaskDef:
         priority: of the tasks that are ready, the one with the highest priority starts first.
         retries: how many attempts the task has in total, at least 1.
         depends_on: names of the tasks that must have succeeded before this one starts, each once.
+        after: names of the tasks that must have ended, however, before this one starts; without
+            those that are in `depends_on` too.
+        timeout: seconds that one attempt may take; None for as long as it likes.
+        retry_on: the exceptions that are worth another attempt, as types or as a function of the
+            exception.
+        backoff: how long to wait before another attempt; None for not at all.
+        resources: what the task holds while an attempt runs, as pairs of a name and its units.
+        estimate: seconds that the task is expected to take; None where nobody knows.
+        parameters: what the function asks for; worked out where it is left out.
 
     Raises:
         TypeError: a field is of a wrong type.
@@ -47,32 +130,96 @@ class TaskDef:
     priority: Priority = Priority.MEDIUM
     retries: int = 1
     depends_on: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    timeout: float | None = None
+    retry_on: RetryOn = Exception
+    backoff: BackoffLike | None = None
+    resources: tuple[tuple[str, int], ...] = ()
+    estimate: float | None = None
+    parameters: tuple[Parameter, ...] | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: C901, PLR0912 - a list of fields, not a tangle
         # The checks are written for the good case, since a graph may have a million tasks: one
         # comparison each, and what explains the bad case is far from here.
         name = self.name
         if type(name) is not str or not name:
-            raise _bad_name(name)
+            raise bad_name(name)
         function = self.function
-        if type(function) is not FunctionType or function.__code__.co_flags & _NO_PLAIN_FUNCTION:
-            _refuse_unusable(name, function)
+        if type(function) is not FunctionType or function.__code__.co_flags & NO_PLAIN_FUNCTION:
+            refuse_unusable(name, function)
+        elif takes_nothing(function):
+            # Said so that nobody looks again.
+            object.__setattr__(self, "parameters", ())
+        if self.parameters is None:
+            object.__setattr__(self, "parameters", parameters_of(function))
         if type(self.priority) is not Priority:
-            object.__setattr__(self, "priority", _as_priority(name, self.priority))
+            if self.priority not in (1, 2, 3) or type(self.priority) is not int:
+                raise bad_priority(name, self.priority)
+            object.__setattr__(self, "priority", Priority(self.priority))
         retries = self.retries
         if type(retries) is not int or retries < 1:
-            raise _bad_retries(name, retries)
+            raise bad_retries(name, retries)
         if self.depends_on != ():
-            object.__setattr__(self, "depends_on", _as_names(name, self.depends_on))
+            object.__setattr__(self, "depends_on", as_names(name, "depends_on", self.depends_on))
+        if self.after != ():
+            after = as_names(name, "after", self.after)
+            after = tuple(one for one in after if one not in self.depends_on)
+            object.__setattr__(self, "after", after)
+        if self.timeout is not None:
+            check_seconds(name, "timeout", self.timeout)
+        if self.resources != ():
+            object.__setattr__(self, "resources", as_resources(name, self.resources))
+        if self.estimate is not None:
+            check_seconds(name, "estimate", self.estimate)
+        if self.retry_on is not Exception:
+            object.__setattr__(self, "retry_on", as_retry_on(name, self.retry_on))
+        if self.backoff is not None and not isinstance(self.backoff, Backoff):
+            check_backoff(name, self.backoff)
 
-    def is_async(self) -> bool:
-        """Whether calling the function gives a coroutine, so that it needs no thread."""
-        function: Any = self.function
+    def is_worth_another_attempt(self, exception: BaseException) -> bool:
+        """Whether `exception` is one of those that `retry_on` names. Of `NoRetry` it never is."""
+        retry_on = self.retry_on
+        if isinstance(exception, (NoRetry, TaskCancelledError)):
+            return False
+        if isinstance(retry_on, (type, tuple)):
+            return isinstance(exception, retry_on)
+        return isinstance(exception, Exception) and bool(retry_on(exception))
+
+    def delay_after(self, attempt: int, exception: BaseException) -> float:
+        """Seconds to wait before the next attempt, now that number `attempt` has failed."""
+        backoff = self.backoff
+        if backoff is None:
+            return 0.0
+        if isinstance(backoff, Backoff):
+            return backoff.delay(attempt)
+        delay = backoff(attempt, exception)
+        if not (isinstance(delay, (int, float)) and 0 <= delay < inf):
+            raise ValueError(
+                f"Task {self.name!r}: expected backoff to return seconds of at least 0, got "
+                f"{shown(delay)}."
+            )
+        return delay
+
+    def is_lifetime(self) -> bool:
+        """Whether the function yields once, so that it is open while others use what it yields."""
+        return inspect.isasyncgenfunction(self._bare_function())
+
+    def _bare_function(self) -> Callable[..., Any]:
+        function = self.function
         while isinstance(function, partial):
             function = function.func
-        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            # Not `function.__call__`: that is a method of every function too.
-            getattr(type(function), "__call__", None)  # noqa: B004 - not asking if it is callable
+        return function
+
+    def is_async(self) -> bool:
+        """Whether calling the function gives something to await, so that it needs no thread."""
+        function: Any = self._bare_function()
+        return (
+            inspect.iscoroutinefunction(function)
+            or inspect.iscoroutinefunction(
+                # Not `function.__call__`: that is a method of every function too.
+                getattr(type(function), "__call__", None)  # noqa: B004 - not asking if it is callable
+            )
+            or inspect.isasyncgenfunction(function)
         )
 
 
@@ -105,6 +252,13 @@ class TaskRegistry:
         priority: Priority = Priority.MEDIUM,
         retries: int = 1,
         depends_on: Iterable[str | Callable[..., object]] = (),
+        *,
+        after: Iterable[str | Callable[..., object]] = (),
+        timeout: float | None = None,
+        retry_on: RetryOn = Exception,
+        backoff: BackoffLike | None = None,
+        resources: Mapping[str, int] | Iterable[str] = (),
+        estimate: float | None = None,
     ) -> Callable[[F], F]: ...
     def task(
         self,
@@ -112,6 +266,13 @@ class TaskRegistry:
         priority: Priority = Priority.MEDIUM,
         retries: int = 1,
         depends_on: Iterable[str | Callable[..., object]] = (),
+        *,
+        after: Iterable[str | Callable[..., object]] = (),
+        timeout: float | None = None,
+        retry_on: RetryOn = Exception,
+        backoff: BackoffLike | None = None,
+        resources: Mapping[str, int] | Iterable[str] = (),
+        estimate: float | None = None,
     ) -> object:
         """Register a function as a task, and get the function itself back.
 
@@ -124,6 +285,23 @@ class TaskRegistry:
             retries: how many attempts the task has in total; 1 means no second one.
             depends_on: names or decorated functions; all of them must have succeeded before this
                 task starts.
+            after: names or decorated functions; all of them must have ended, however they did,
+                before this task starts: a clean-up, a notification.
+            timeout: seconds that one attempt may take; then it is cancelled, and has failed with
+                `TaskTimeoutError`. A thread cannot be cancelled: it is abandoned, and what it does
+                in the end is of no account.
+            retry_on: which exceptions are worth another attempt: a type, several, or a function
+                that is given the exception.
+            backoff: how long to wait before another attempt: a `Backoff`, or a function of the
+                number of the attempt that has failed and its exception, which returns seconds.
+            resources: what the task holds while an attempt runs: names, or a mapping of names to
+                units. The scheduler says how many units there are.
+            estimate: seconds that the task is expected to take. Of two tasks that are ready, the
+                one with the longer way to go starts first.
+
+        A parameter without a default that bears the name of a task takes that task's result, and
+        makes it a dependency; `depends_on` is for order alone. See `ResultOf` for other names, and
+        `TaskScheduler.run` for parameters that are filled by each run.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.
@@ -138,32 +316,36 @@ class TaskRegistry:
         >>> @task(name="load-rows", depends_on=[fetch], retries=3)
         ... async def load() -> None: ...
         """
+        settings = {
+            "priority": priority,
+            "retries": retries,
+            "depends_on": depends_on,
+            "after": after,
+            "timeout": timeout,
+            "retry_on": retry_on,
+            "backoff": backoff,
+            "resources": resources,
+            "estimate": estimate,
+        }
         if name is None or isinstance(name, str):
-            return partial(self._register, name, priority, retries, depends_on)
+            return partial(self._register, name, settings, 1)
         if not callable(name):
             # Whatever it is, it was meant as a name or as a function; the checks say which.
             if inspect.iscoroutine(name) or inspect.isgenerator(name):
-                _refuse_unusable("?", name)
-            raise _bad_name(name)
-        return self._register(None, priority, retries, depends_on, name)
+                refuse_unusable("?", name)
+            raise bad_name(name)
+        return self._register(None, settings, 2, name)
 
-    def _register(
-        self,
-        name: str | None,
-        priority: Priority,
-        retries: int,
-        depends_on: Iterable[str | Callable[..., object]],
-        function: F,
-    ) -> F:
+    def _register(self, name: str | None, settings: dict[str, Any], depth: int, function: F) -> F:
         if name is None:
-            name = _own_name(function)
-        definition = TaskDef(
-            name=name,
-            function=function,
-            priority=priority,
-            retries=retries,
-            depends_on=depends_on,  # type: ignore[arg-type] # normalized by the definition
-        )
+            name = own_name(function)
+        if not (isinstance(function, FunctionType) and takes_nothing(function)):
+            # Not where something is wrong with the function: that is for the definition to say.
+            with suppress(TypeError):
+                settings = settings | {
+                    "parameters": parameters_of(function, callers_namespace(depth))
+                }
+        definition = TaskDef(name=name, function=function, **settings)
         existing = self._definitions.get(name)
         if existing is not None and not _is_same_function(existing.function, function):
             raise DuplicateTaskError.between(name, existing.function, function)
@@ -219,7 +401,7 @@ def definition_of(function: object) -> TaskDef:
             f"Function {full_name(function)} is not a task yet. Decorate it with @task before "
             "referring to it, or give the task's name."
         )
-    raise TypeError(f"Expected a task's name or a decorated function, got {_shown(function)}.")
+    raise TypeError(f"Expected a task's name or a decorated function, got {shown(function)}.")
 
 
 def _leave_note(function: Any, definition: TaskDef) -> None:
@@ -238,15 +420,6 @@ def _leave_note(function: Any, definition: TaskDef) -> None:
         notes[_NOTE] = (noted.name, definition.name)
 
 
-def _own_name(function: object) -> str:
-    name = getattr(function, "__name__", None)
-    if callable(function) and (not isinstance(name, str) or name == "<lambda>"):
-        raise TypeError(
-            f"{_shown(function)} has no name of its own. Give the task one: @task(name=...)."
-        )
-    return name if isinstance(name, str) else "?"
-
-
 def _is_same_function(one: Any, other: Any) -> bool:
     """Whether `other` is `one` defined again: a notebook cell run twice, a module reloaded."""
     if one is other:
@@ -263,78 +436,37 @@ def _is_same_function(one: Any, other: Any) -> bool:
     )
 
 
-_NO_PLAIN_FUNCTION: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-
-
-def _refuse_unusable(name: str, function: Any) -> None:
-    """Say what is wrong with something that cannot be a task's function."""
-    bare = function
-    while isinstance(bare, partial):
-        bare = bare.func
-    if inspect.iscoroutine(bare):
+def as_names(name: str, field: str, given: object) -> tuple[str, ...]:
+    """Tasks as names, each once, from names and decorated functions."""
+    if type(given) is tuple or type(given) is list:
+        if len(given) == 1 and type(given[0]) is str:
+            return (given[0],)
+    elif isinstance(given, str):
         raise TypeError(
-            f"Task {name!r}: expected a function, got a coroutine object. Pass the function "
-            f"without calling it: {bare.__name__}, not {bare.__name__}()."
+            f"{_asker(name)}: expected {field} to be a list of tasks, got the string "
+            f"{given!r}. Write {field}=[{given!r}]."
         )
-    if inspect.isclass(bare):
+    elif callable(given):
+        example = getattr(given, "__name__", "function")
         raise TypeError(
-            f"Task {name!r}: expected a function, got the class {bare.__name__}. Write a function "
-            "that makes the object and returns it."
+            f"{_asker(name)}: expected {field} to be a list of tasks, got one function. "
+            f"Write {field}=[{example}]."
         )
-    if inspect.isgenerator(bare) or inspect.isgeneratorfunction(bare):
+    elif not isinstance(given, Iterable):
         raise TypeError(
-            f"Task {name!r}: expected a function that returns its result, got a generator. "
-            "Collect the values and return a list."
-        )
-    if inspect.isasyncgen(bare) or inspect.isasyncgenfunction(bare):
-        raise TypeError(
-            f"Task {name!r}: expected a function that returns its result, got an async "
-            "generator. Collect the values and return a list."
-        )
-    if not callable(bare):
-        raise TypeError(f"Task {name!r}: expected a function, got {_shown(bare)}.")
-
-
-def _as_priority(name: str, priority: object) -> Priority:
-    """The member for a plain 1, 2 or 3; anything else is refused."""
-    wanted = "Priority.HIGH, Priority.MEDIUM or Priority.LOW"
-    if type(priority) is not int:
-        raise TypeError(f"Task {name!r}: expected priority to be {wanted}, got {_shown(priority)}.")
-    try:
-        return Priority(priority)
-    except ValueError:
-        raise ValueError(
-            f"Task {name!r}: expected priority to be {wanted}, got {priority}."
-        ) from None
-
-
-def _as_names(name: str, depends_on: object) -> tuple[str, ...]:
-    """Dependencies as names, each once, from names and decorated functions."""
-    if type(depends_on) is tuple or type(depends_on) is list:
-        if len(depends_on) == 1 and type(depends_on[0]) is str:
-            return (depends_on[0],)
-    elif isinstance(depends_on, str):
-        raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got the string "
-            f"{depends_on!r}. Write depends_on=[{depends_on!r}]."
-        )
-    elif callable(depends_on):
-        shown = getattr(depends_on, "__name__", "function")
-        raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got one function. "
-            f"Write depends_on=[{shown}]."
-        )
-    elif not isinstance(depends_on, Iterable):
-        raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got {_shown(depends_on)}."
+            f"{_asker(name)}: expected {field} to be a list of tasks, got {shown(given)}."
         )
     # A dict keeps the order and drops what is named twice.
     return tuple(
-        dict.fromkeys([one if type(one) is str else _as_name(name, one) for one in depends_on])
+        dict.fromkeys([one if type(one) is str else _as_name(name, field, one) for one in given])
     )
 
 
-def _as_name(name: str, dependency: object) -> str:
+def _asker(name: str) -> str:
+    return name if name == "run()" else f"Task {name!r}"
+
+
+def _as_name(name: str, field: str, dependency: object) -> str:
     if isinstance(dependency, str):
         return str(dependency)
     if isinstance(dependency, TaskDef):
@@ -342,26 +474,4 @@ def _as_name(name: str, dependency: object) -> str:
     try:
         return definition_of(dependency).name
     except TypeError as error:
-        raise TypeError(f"Task {name!r}: depends_on: {error}") from None
-
-
-def _bad_name(name: object) -> Exception:
-    if name == "":
-        return ValueError("Expected a task name, got an empty string.")
-    return TypeError(f"Expected a task name, a string, got {_shown(name)}.")
-
-
-def _bad_retries(name: str, retries: object) -> Exception:
-    message = (
-        f"Task {name!r}: expected retries to be the number of attempts in total, a whole number "
-        f"of at least 1, got {_shown(retries)}."
-    )
-    return ValueError(message) if type(retries) is int else TypeError(message)
-
-
-def _shown(value: object) -> str:
-    """A value as an error message shows it, with its type and never a page long."""
-    text = repr(value)
-    if len(text) > 60:  # noqa: PLR2004 - what fits beside the rest of a sentence
-        text = f"{text[:57]}..."
-    return f"{text} ({type(value).__name__})"
+        raise TypeError(f"{_asker(name)}: {field}: {error}") from None
