@@ -167,16 +167,28 @@ def _definitions(tasks: object) -> tuple[TaskDef, ...]:
     names = {definition.name for definition in definitions if type(definition) is TaskDef}
     if len(names) == len(definitions):
         return definitions
-    by_name: dict[str, TaskDef] = {}
     for given in definitions:
         if not isinstance(given, TaskDef):
             raise TypeError(
                 "Expected tasks to be a TaskRegistry or a list of TaskDef, got "
                 f"{shown(given)} in the list. TaskScheduler(tasks).graph takes decorated functions."
             )
-        existing = by_name.setdefault(given.name, given)
-        if existing is not given:
-            raise DuplicateTaskError.between(given.name, existing.function, given.function)
+    return distinct(definitions)
+
+
+def distinct(definitions: Iterable[TaskDef]) -> tuple[TaskDef, ...]:
+    """The definitions, each once.
+
+    Raises:
+        DuplicateTaskError: two of them have one name.
+    """
+    by_name: dict[str, TaskDef] = {}
+    for definition in definitions:
+        existing = by_name.setdefault(definition.name, definition)
+        if existing is not definition:
+            raise DuplicateTaskError.between(
+                definition.name, existing.function, definition.function
+            )
     return tuple(by_name.values())
 
 

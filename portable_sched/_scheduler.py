@@ -3,14 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from anyio import Event
 
 from ._engine import Run, loop_clock
-from ._errors import DuplicateTaskError
 from ._executors import entries_of
-from ._graph import Graph
+from ._graph import Graph, distinct
 from ._results import RunRecord, RunResults, TaskStatus
 from ._state import RunState, ThreadedState
 from ._tasks import TaskDef, TaskRegistry, default_registry, definition_of, shown
@@ -193,21 +192,18 @@ def _snapshot(tasks: object) -> tuple[TaskDef, ...]:
             "Expected tasks to be a TaskRegistry or a list of decorated functions, got "
             f"{shown(tasks)}."
         )
-    definitions: dict[str, TaskDef] = {}
-    given: Any
-    for given in tasks:
-        if not callable(given) and not isinstance(given, TaskDef):
-            raise TypeError(
-                "Expected tasks to be a TaskRegistry or a list of decorated functions, got "
-                f"{shown(given)} in the list. Pass the function itself, or registry[name]."
-            )
-        definition = given if isinstance(given, TaskDef) else definition_of(given)
-        existing = definitions.setdefault(definition.name, definition)
-        if existing is not definition:
-            raise DuplicateTaskError.between(
-                definition.name, existing.function, definition.function
-            )
-    return tuple(definitions.values())
+    return distinct(map(_as_definition, tasks))
+
+
+def _as_definition(given: object) -> TaskDef:
+    if isinstance(given, TaskDef):
+        return given
+    if not callable(given):
+        raise TypeError(
+            "Expected tasks to be a TaskRegistry or a list of decorated functions, got "
+            f"{shown(given)} in the list. Pass the function itself, or registry[name]."
+        )
+    return definition_of(given)
 
 
 def _checked_limit(max_concurrency: object) -> int | None:

@@ -1003,19 +1003,22 @@ async def beats_at_the_starts(tasks: Callable[[Callable[[], None]], None]) -> li
     return noted
 
 
+def fifty_no_ops(note: Callable[[], None]) -> None:
+    """Register tasks that note their start and do nothing else."""
+
+    async def body() -> None:
+        note()
+
+    for number in range(50):
+        task(f"t{number}")(body)
+
+
 async def test_a_run_of_no_ops_gives_way_when_its_time_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("portable_sched._scheduler.loop_clock", lambda: Clock(step=1.0))
 
-    def tasks(note: Callable[[], None]) -> None:
-        async def body() -> None:
-            note()
-
-        for number in range(50):
-            task(f"t{number}")(body)
-
-    beats = await beats_at_the_starts(tasks)
+    beats = await beats_at_the_starts(fifty_no_ops)
 
     assert 50 == len(set(beats))
 
@@ -1025,14 +1028,7 @@ async def test_a_run_of_no_ops_keeps_the_loop_while_it_has_time(
 ) -> None:
     monkeypatch.setattr("portable_sched._scheduler.loop_clock", lambda: Clock(step=0.0))
 
-    def tasks(note: Callable[[], None]) -> None:
-        async def body() -> None:
-            note()
-
-        for number in range(50):
-            task(f"t{number}")(body)
-
-    beats = await beats_at_the_starts(tasks)
+    beats = await beats_at_the_starts(fifty_no_ops)
 
     assert 50 == len(beats)
     assert 1 == len(set(beats))
