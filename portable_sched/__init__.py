@@ -4,47 +4,114 @@ The modules stand in the order of time: define, decide, carry out, show. Imports
 each to those above it (`tests/test_architecture.py` holds the table).
 
     _errors      the exception tree, and every message
+    _checks      whether an argument is what it should be
+    _retries     which failures are worth another attempt, and when
+    _parameters  what a function asks for
     _tasks       what a task is: `@task`, `TaskDef`, `TaskRegistry`
+    _dataflow    what fills the parameters: results of other tasks, inputs of the run
+    _sorting     the topological order of names
     _graph       what depends on what: validated, sorted, ranked
     _results     what came out: `TaskStatus`, `TaskResult`, `RunResults`
+    _events      what happened, as facts, and who is told
     _state       what may start next; pure, no event loop
+    _resources   the same where tasks hold resources
+    _watch       the same where someone is watching
+    _timeouts    the time that one attempt may take
+    _lifetimes   a task that yields once: open until nobody uses it
     _executors   where an attempt runs: the event loop, a thread
+    _hooks       what is entered around each attempt
+    _failures    what an attempt raised, made fit for the results
+    _backend     the one place that knows asyncio and trio apart
     _engine      carries it out; the only module that spawns
     reporting    results to text
     _scheduler   `TaskScheduler`, the face of it all
+    testing      for the tests of your own graphs; imported by name alone
 """
 
+from ._dataflow import ResultTypeWarning
 from ._errors import (
     CyclicDependencyError,
     DependencyError,
     DependencyFailedError,
     DuplicateTaskError,
+    InputError,
+    LifetimeError,
+    NoRetry,
+    ParameterError,
+    ResourceError,
     TaskCancelledError,
     TaskError,
     TaskTimeoutError,
+    UnknownTargetError,
+)
+from ._events import (
+    AttemptCancelled,
+    AttemptCompleted,
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    RunFinished,
+    RunStarted,
+    TaskCancelled,
+    TaskClosed,
+    TaskCompleted,
+    TaskEvent,
+    TaskFailed,
+    TaskRetrying,
+    TaskScheduled,
+    TaskStarted,
 )
 from ._graph import Graph
+from ._parameters import Parameter, ResultOf
 from ._results import AttemptFailure, RunResults, TaskResult, TaskStatus
+from ._retries import Backoff
 from ._scheduler import TaskScheduler
+from ._state import FailurePolicy
 from ._tasks import Priority, TaskDef, TaskRegistry, clear_registry, task
 
 __all__ = [
+    "AttemptCancelled",
+    "AttemptCompleted",
+    "AttemptFailed",
     "AttemptFailure",
+    "AttemptStarted",
+    "Backoff",
     "CyclicDependencyError",
     "DependencyError",
     "DependencyFailedError",
     "DuplicateTaskError",
+    "Event",
+    "FailurePolicy",
     "Graph",
+    "InputError",
+    "LifetimeError",
+    "NoRetry",
+    "Parameter",
+    "ParameterError",
     "Priority",
+    "ResourceError",
+    "ResultOf",
+    "ResultTypeWarning",
+    "RunFinished",
     "RunResults",
+    "RunStarted",
+    "TaskCancelled",
     "TaskCancelledError",
+    "TaskClosed",
+    "TaskCompleted",
     "TaskDef",
     "TaskError",
+    "TaskEvent",
+    "TaskFailed",
     "TaskRegistry",
     "TaskResult",
+    "TaskRetrying",
+    "TaskScheduled",
     "TaskScheduler",
+    "TaskStarted",
     "TaskStatus",
     "TaskTimeoutError",
+    "UnknownTargetError",
     "clear_registry",
     "task",
 ]
@@ -54,3 +121,4 @@ for _name in __all__:
     _public = globals()[_name]
     if isinstance(_public, type) or _public is clear_registry:
         _public.__module__ = __name__
+del _name, _public

@@ -29,8 +29,7 @@ What we do:
 - *Fair.* After 5 ms without giving way, the run takes a checkpoint.
 """
 
-import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from types import coroutine
@@ -40,15 +39,17 @@ from anyio import (
     CancelScope,
     Event,
     create_task_group,
-    current_time,
     get_cancelled_exc_class,
     get_current_task,
 )
 from anyio.abc import TaskGroup
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, current_token
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from ._errors import TaskCancelledError
-from ._executors import Entry, from_the_users_function
+from ._backend import cancellation_count, runs_on_asyncio
+from ._executors import Entry
+from ._failures import QUITTING, from_the_users_function, quitting_in, self_cancelled
+from ._lifetimes import Lifetime
+from ._results import CANCELLED
 from ._state import NOTHING, RunState
 
 # Seconds that a run keeps the event loop for itself at a stretch.
@@ -56,8 +57,6 @@ _FAIR_SHARE: Final = 0.005
 
 # What `_attempts` yields for an attempt that has ended. No event loop's futures are equal to it.
 _ENDED: Final = object()
-
-_QUITTING: Final = (KeyboardInterrupt, SystemExit)
 
 
 class Run:
@@ -74,8 +73,9 @@ class Run:
         wake: what the caller's task waits for; it is replaced before each look at the rest.
         round: number of the current round; an attempt knows by it whether it began before.
         still: of the workers in an attempt when the round began, how many still are in the same.
+        lifetimes: the tasks that yield once, by number.
         gave_way: when the run last let the event loop go on with other things.
-        ended: no task is running and none is ready.
+        ended: no task is running, ready or in backoff, and no lifetime is open.
         interrupted: the caller's task has been cancelled, or the run cancels itself.
         quitting: a `KeyboardInterrupt` or `SystemExit` that is to leave the run.
     """
@@ -90,6 +90,7 @@ class Run:
         "gave_way",
         "group",
         "interrupted",
+        "lifetimes",
         "limit",
         "quitting",
         "round",
@@ -104,9 +105,19 @@ class Run:
     scope: CancelScope
 
     def __init__(
-        self, state: RunState, entries: Sequence[Entry], limit: int, clock: Callable[[], float]
+        self,
+        state: RunState,
+        entries: Sequence[Entry],
+        limit: int,
+        clock: Callable[[], float],
+        lifetimes: Mapping[int, Lifetime],
     ) -> None:
         self.state = state
+        self.lifetimes = lifetimes
+        if lifetimes:
+            state.close = self._close
+            for lifetime in lifetimes.values():
+                lifetime.host = self
         self.entries = entries
         self.limit = limit
         self.clock = clock
@@ -131,9 +142,14 @@ class Run:
         try:
             async with create_task_group() as self.group:
                 self.scope = self.group.cancel_scope
+                self.state.begin()
                 await self._send_for_workers()
         finally:
             self.state.finish(self.clock())
+            # They know us as we know them; let go, so that no collector is needed.
+            for lifetime in self.lifetimes.values():
+                del lifetime.host
+            del self.state.close
         if self.quitting is not None:
             try:
                 raise self.quitting
@@ -143,7 +159,37 @@ class Run:
     def cancel(self) -> None:
         """End the run: what has not ended will be CANCELLED."""
         self.interrupted = True
+        self.state.drain(self.clock(), CANCELLED)
         self.scope.cancel()
+
+    def stop(self) -> None:
+        """Start nothing new; at the second call, cancel what is running."""
+        if self.state.draining:
+            self.cancel()
+        else:
+            self.state.drain(self.clock())
+        self._look_around()
+
+    def spawn(self, function: Callable[..., Any], *args: object, name: str) -> None:
+        """Start an async task within the run, for a lifetime."""
+        self.group.start_soon(function, *args, name=name)
+
+    def closed(self, number: int, failure: BaseException | None) -> None:
+        """A lifetime that had yielded is over; with a failure, its task has FAILED after all."""
+        if failure is not None:
+            failure.__traceback__ = from_the_users_function(failure.__traceback__)
+            quitting = quitting_in(failure)
+            if quitting is not None:
+                self.quitting = quitting
+                self.cancel()
+                failure = None
+            elif isinstance(failure, get_cancelled_exc_class()):
+                failure = self_cancelled(self.state.record.tasks[number].name, failure)
+        self.state.closed(number, failure, self.clock())
+        self._look_around()
+
+    def _close(self, number: int) -> None:
+        self.lifetimes[number].close()
 
     async def _send_for_workers(self) -> None:
         """Hold rounds for as long as they are asked for. The caller's task spends the run here."""
@@ -155,7 +201,7 @@ class Run:
                 # The new event comes before the look, or a wake-up between the two is lost.
                 self.wake = Event()
                 if not self.asked:
-                    await self.wake.wait()
+                    await self._wait_for_wake()
                     continue
                 self.round += 1
                 self.still = self.working
@@ -165,14 +211,29 @@ class Run:
                 await checkpoint()
                 self.asked = False
                 self._hire(1 + self.still)
-        except _QUITTING as error:
+        except QUITTING as error:
             self.quitting = error
             self.cancel()
         except BaseException:
             self.interrupted = True
+            # Lifetimes close when all that uses them has ended: what has not started ends here.
+            self.state.drain(self.clock(), CANCELLED)
+            self._look_around()
             raise
         for gate in self.gates:
             gate.set()
+
+    async def _wait_for_wake(self) -> None:
+        """Wait for whoever wakes the caller's task, or for the end of the next backoff."""
+        paused = self.state.paused
+        if not paused:
+            await self.wake.wait()
+            return
+        with CancelScope(deadline=paused[0][0]):
+            await self.wake.wait()
+        self.state.resume(self.clock())
+        if self.state.ready_count():
+            self.asked = True
 
     def _hire(self, wanted: int) -> None:
         """Send for `wanted` workers, as far as there are tasks and slots: the parked ones first."""
@@ -193,10 +254,18 @@ class Run:
     def leave(self) -> None:
         """One worker is no longer busy: it found nothing to do, or it is going for good."""
         self.busy -= 1
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Something has ended: ask for workers if there is work, or see that the run has ended."""
         if self.state.ready_count():
             self.ask_for_round()
         elif not self.busy:
-            self.ended = True
+            if self.interrupted:
+                # A worker may have been torn from its task, whose lifetimes wait for its end.
+                self.state.cancel_running(self.clock())
+            if not (self.state.paused or self.state.open):
+                self.ended = True
             self.wake.set()
 
     def settle(
@@ -212,10 +281,8 @@ class Run:
         result, failure = box
         box[1] = None
         if failure is not None:
-            traceback = failure.__traceback__
-            # The first entry is our own step into the attempt.
-            failure.__traceback__ = from_the_users_function(traceback and traceback.tb_next)
-            quitting = _quitting_in(failure)
+            failure.__traceback__ = from_the_users_function(failure.__traceback__)
+            quitting = quitting_in(failure)
             if quitting is not None:
                 self.state.cancelled(number, None, now)
                 self.quitting = quitting
@@ -227,12 +294,15 @@ class Run:
             return False
         if failure is None:
             self.state.completed(number, result, now)
-        elif is_cancellation:
-            error = TaskCancelledError(self.state.record.tasks[number].name)
-            error.__cause__ = failure
-            self.state.failed(number, error, now)
         else:
+            if is_cancellation:
+                failure = self_cancelled(self.state.record.tasks[number].name, failure)
             self.state.failed(number, failure, now)
+            if self.state.wants_cancel:
+                self.cancel()
+            elif self.state.paused:
+                # The caller's task is to know when the next backoff is over.
+                self.wake.set()
         return True
 
     def confirm_cancellation(self) -> Generator[Any, Any, bool]:
@@ -283,56 +353,10 @@ class Run:
         return True
 
 
-def _quitting_in(failure: BaseException) -> BaseException | None:
-    """The `KeyboardInterrupt` or `SystemExit` in `failure`, which may be a group around it."""
-    while isinstance(failure, BaseExceptionGroup):
-        group = failure.subgroup(_QUITTING)
-        if group is None:
-            return None
-        failure = group.exceptions[0]
-    return failure if isinstance(failure, _QUITTING) else None
-
-
-def runs_on_asyncio() -> bool:
-    """Whether the running event loop is asyncio's, of whatever make: those tell the time."""
-    return hasattr(current_token().native_token, "time")
-
-
-def loop_clock() -> Callable[[], float]:
-    """The clock of the running event loop, which is what `anyio.current_time()` reads.
-
-    Through anyio it takes 0.3 µs each time, by itself 0.05. This function and its two neighbours
-    are the one place that knows the backends apart.
-    """
-    try:
-        native = current_token().native_token
-    except RuntimeError as error:
-        raise RuntimeError(
-            "Expected a running event loop, found none. Write asyncio.run(scheduler.run()) or "
-            "trio.run(scheduler.run), or await scheduler.run() in an async function."
-        ) from error
-    clock: Callable[[], float] | None = getattr(native, "time", None)
-    if clock is None and "trio" in sys.modules:
-        clock = sys.modules["trio"].lowlevel.current_clock().current_time
-    return clock or current_time
-
-
-def cancellation_count() -> Callable[[], int]:
-    """How to ask for the cancellations of the running asyncio task that nobody took back.
-
-    trio's tasks cannot be cancelled one by one: there it is 0, always.
-    """
-    if runs_on_asyncio():
-        task = sys.modules["asyncio"].current_task()
-        count: Callable[[], int] = task.cancelling
-        return count
-    return int
-
-
 async def _worker(run: Run) -> None:
     try:
         await _work(run)
-    except _QUITTING as error:
+    except QUITTING as error:
         run.quitting = error
         run.cancel()
     finally:
@@ -445,21 +469,8 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
             run.leave()
         # Tracebacks of the user's exceptions lead to this frame, and it would lead to the results
         # that hold the exceptions (`test_nothing_of_a_failed_run_is_in_a_cycle`).
-        del (
-            run,
-            state,
-            entries,
-            clock,
-            cancellations,
-            fork,
-            box,
-            attempts,
-            step,
-            enter,
-            yielded,
-            sent,
-            thrown,
-        )
+        del run, state, entries, clock, cancellations, fork, box, attempts
+        del step, enter, yielded, sent, thrown
 
 
 @coroutine

@@ -2,18 +2,25 @@
 
 TaskError
 ├── DependencyError         a graph refers to what is not there           (before anything runs)
+│   ├── ParameterError      nothing fills a parameter of a function       (before anything runs)
+│   ├── InputError          a run is given an input that nobody can take  (before anything runs)
+│   ├── ResourceError       a task asks for a resource that is not enough (before anything runs)
+│   └── UnknownTargetError  run() is to end with a task that there is not (before anything runs)
 ├── CyclicDependencyError   tasks wait for each other                     (before anything runs)
 ├── DuplicateTaskError      two functions want one name                   (at decoration)
 ├── TaskTimeoutError        an attempt took longer than it may            (in the results)
 ├── DependencyFailedError   not started: what it depends on has failed    (in the results)
-└── TaskCancelledError      the function raised a cancellation by itself  (in the results)
+├── LifetimeError           an async generator did not yield exactly once (in the results)
+├── TaskCancelledError      the function raised a cancellation by itself  (in the results)
+└── NoRetry                 raised by a function: another attempt is no use
 
 Wrong arguments are `TypeError` and `ValueError`, as everywhere in Python. The parts of each
 message are attributes too, and every error survives pickling.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 
 class TaskError(Exception):
@@ -37,6 +44,113 @@ class DependencyError(TaskError):
 
     def __str__(self) -> str:
         message = f"Task {self.task!r} depends on {self.dependency!r}, which is not registered."
+        return message + did_you_mean(self.nearest)
+
+
+class ParameterError(DependencyError):
+    """Nothing fills a parameter of a task's function.
+
+    Attributes:
+        task: name of the task.
+        parameter: name of the parameter.
+        dependency: likewise.
+        nearest: names of tasks and inputs that look like it, best first; may be empty.
+    """
+
+    @property
+    def parameter(self) -> str:
+        return self.dependency
+
+    def __str__(self) -> str:
+        message = (
+            f"Task {self.task!r} has a parameter {self.parameter!r} that nothing fills: no task "
+            "and no input of this run has that name, and it has no default."
+        )
+        return message + did_you_mean(self.nearest)
+
+
+class ResourceError(DependencyError):
+    """A task asks for a resource that the scheduler has not, or for more than it has.
+
+    Attributes:
+        task: name of the task that asks.
+        dependency: name of the resource.
+        asked: units that the task asks for.
+        available: units that there are; None where the resource is unknown.
+        nearest: names of resources that look like it, best first; may be empty.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        resource: str,
+        asked: int,
+        available: int | None = None,
+        nearest: Sequence[str] = (),
+    ) -> None:
+        super().__init__(task, resource, nearest)
+        # What it is made from again where it is unpickled.
+        Exception.__init__(self, task, resource, asked, available, self.nearest)
+        self.asked = asked
+        self.available = available
+
+    def __str__(self) -> str:
+        if self.available is None:
+            message = (
+                f"Task {self.task!r} asks for the resource {self.dependency!r}, which the "
+                f"scheduler does not have: TaskScheduler(resources={{{self.dependency!r}: ...}})."
+            )
+            return message + did_you_mean(self.nearest)
+        return (
+            f"Task {self.task!r} asks for {self.asked} of the resource {self.dependency!r}, and "
+            f"the scheduler has {self.available}, so it could never start."
+        )
+
+
+class InputError(DependencyError, ValueError):
+    """A run was given an input that it cannot use.
+
+    Attributes:
+        task: who gives it, which is `run()`.
+        dependency: name of the input.
+        is_task: whether a task has that name, so that nobody could tell which is meant; otherwise
+            no parameter takes the input.
+        nearest: names of inputs that look like it, best first; may be empty.
+    """
+
+    def __init__(self, name: str, *, is_task: bool = False, nearest: Sequence[str] = ()) -> None:
+        super().__init__("run()", name, nearest)
+        self.is_task = is_task
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), is_task=self.is_task, nearest=self.nearest), (self.dependency,)
+
+    def __str__(self) -> str:
+        if self.is_task:
+            return (
+                f"The input {self.dependency!r} has the name of a task. Give one of them another "
+                "name."
+            )
+        message = f"The input {self.dependency!r} is taken by no parameter of a task."
+        return message + did_you_mean(self.nearest)
+
+
+class UnknownTargetError(DependencyError):
+    """A run was asked for a task that is not in the graph.
+
+    Attributes:
+        task: what asks, which is `run()`.
+        dependency: the name that is not registered.
+        nearest: registered names that look like it, best first; may be empty.
+    """
+
+    def __init__(self, target: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__("run()", target, nearest)
+        # What it is made from again where it is unpickled.
+        Exception.__init__(self, target, self.nearest)
+
+    def __str__(self) -> str:
+        message = f"The target {self.dependency!r} is not registered."
         return message + did_you_mean(self.nearest)
 
 
@@ -89,15 +203,39 @@ class TaskTimeoutError(TaskError, TimeoutError):
     Attributes:
         task: name of the task.
         timeout: how long the attempt was allowed to take, in seconds.
+        remark: what else there is to know, as a sentence: that a thread goes on, that it was the
+            teardown; may be empty.
     """
 
-    def __init__(self, task: str, timeout: float) -> None:
-        super().__init__(task, timeout)
+    def __init__(self, task: str, timeout: float, remark: str = "") -> None:
+        super().__init__(task, timeout, remark)
         self.task = task
         self.timeout = timeout
+        self.remark = remark
 
     def __str__(self) -> str:
-        return f"Task {self.task!r} took longer than its timeout of {self.timeout:g} s."
+        message = f"Task {self.task!r} took longer than its timeout of {self.timeout:g} s."
+        return f"{message} {self.remark}" if self.remark else message
+
+
+class LifetimeError(TaskError):
+    """A task that is an async generator did not yield exactly once.
+
+    Attributes:
+        task: name of the task.
+        problem: what it did instead.
+    """
+
+    def __init__(self, task: str, problem: str) -> None:
+        super().__init__(task, problem)
+        self.task = task
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"Task {self.task!r} is an async generator and {self.problem}. It has to yield once: "
+            "what comes before is its set-up, what it yields its result, the rest its teardown."
+        )
 
 
 class DependencyFailedError(TaskError):
@@ -145,6 +283,19 @@ class TaskCancelledError(TaskError):
             f"Task {self.task!r} was cancelled from within: it cancelled itself, or awaited "
             "something that was cancelled."
         )
+
+
+class NoRetry(TaskError):  # noqa: N818 - an order, not an accident
+    """Raise it in a task's function to fail at once, whatever attempts are left.
+
+    It ends the attempt like any exception, also inside an exception group. Raise it `from` the
+    exception that says why: that one stays its `__cause__`.
+
+    >>> from portable_sched import NoRetry, task
+    >>> @task(retries=5)
+    ... async def fetch() -> None:
+    ...     raise NoRetry("the account is closed")
+    """
 
 
 def did_you_mean(nearest: Sequence[str]) -> str:

@@ -1,46 +1,89 @@
-"""Where an attempt runs: in the event loop, or in a thread."""
+"""Where an attempt runs, and with what: in the event loop or in a thread, with its arguments."""
 
 import inspect
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from types import FunctionType, TracebackType
-from typing import Any
+from typing import Any, Final
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from ._tasks import TaskDef
+from ._timeouts import within
 
-Entry = Callable[[], Coroutine[Any, Any, Any]]
+_logger: Final = logging.getLogger("portable_sched")
+
+_ABANDONED: Final = "It is in a thread, which cannot be stopped and goes on by itself."
+
+Entry = Callable[..., Coroutine[Any, Any, Any]]
 """What is called to get the coroutine that is one attempt of a task."""
 
-
-def entries_of(tasks: Sequence[TaskDef]) -> tuple[list[Entry], list[bool]]:
-    """The entry of each task, and whether its attempts hold a thread."""
-    entries: list[Entry] = []
-    needs_thread = [False] * len(tasks)
-    for number, definition in enumerate(tasks):
-        function = definition.function
-        # A plain `async def`, as nearly all are, is its own entry.
-        if type(function) is FunctionType and function.__code__.co_flags & inspect.CO_COROUTINE:
-            entries.append(function)
-        elif definition.is_async():
-            entries.append(partial(_call, function))
-        else:
-            entries.append(partial(_call_in_thread, function))
-            needs_thread[number] = True
-    return entries, needs_thread
+Argument = tuple[str | None, Callable[[], Any]]
+"""The name of a parameter (None for the next positional one), and what gets its value."""
 
 
-async def _call(function: Callable[[], Any]) -> Any:
-    return await function()
+def entry_of(definition: TaskDef) -> tuple[Entry, bool]:
+    """The entry of a task that is no lifetime, and whether its attempts hold a thread."""
+    function = definition.function
+    entry: Entry
+    if definition.is_async():
+        in_thread = False
+        entry = function if inspect.iscoroutinefunction(function) else partial(_call, function)
+    else:
+        in_thread = True
+        entry = partial(_call_in_thread, definition.name, function)
+    if definition.timeout is not None:
+        remark = _ABANDONED if in_thread else ""
+        entry = partial(within, definition.timeout, definition.name, remark, entry)
+    return entry, in_thread
 
 
-async def _call_in_thread(function: Callable[[], Any]) -> Any:
+def filled(entry: Entry, arguments: Sequence[Argument], given: Callable[[], None] | None) -> Entry:
+    """An entry that gets the values of its arguments anew for each attempt.
+
+    Args:
+        entry: what is called with them.
+        arguments: the positional ones in their order.
+        given: called once it has them.
+    """
+    return partial(_call_with, arguments, given, entry)
+
+
+def _call_with(
+    arguments: Sequence[Argument], given: Callable[[], None] | None, entry: Entry
+) -> Coroutine[Any, Any, Any]:
+    attempt = entry(
+        *[value() for name, value in arguments if name is None],
+        **{name: value() for name, value in arguments if name is not None},
+    )
+    if given is not None:
+        given()
+    return attempt
+
+
+async def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    attempt = function(*args, **kwargs)
+    del args, kwargs
+    return await attempt
+
+
+async def _call_in_thread(
+    task: str, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    call = partial(function, *args, **kwargs)
+    del args, kwargs
     # A limiter of its own: how many threads there are is for the run to decide, and anyio's 40 are
     # shared by the whole process (`test_sixty_plain_functions_that_wait_for_each_other_all_start`).
-    outcome = await to_thread.run_sync(
-        _outcome_of, function, abandon_on_cancel=True, limiter=CapacityLimiter(1)
-    )
+    try:
+        outcome = await to_thread.run_sync(
+            _outcome_of, call, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+        )
+    except get_cancelled_exc_class():
+        _logger.warning(
+            "Task %r was cancelled, by its timeout or with its run. %s", task, _ABANDONED
+        )
+        raise
+    del call
     returned, error = outcome
     # trio's thread has a frame that holds the outcome, and a traceback leads to that frame.
     outcome.clear()
@@ -60,10 +103,3 @@ def _outcome_of(function: Callable[[], Any]) -> list[Any]:
         return [function(), None]
     except BaseException as error:  # noqa: BLE001 - it is raised again in the event loop
         return [None, error]
-
-
-def from_the_users_function(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the frames of this module that it begins with."""
-    while traceback is not None and traceback.tb_frame.f_globals is globals():
-        traceback = traceback.tb_next
-    return traceback

@@ -1,12 +1,15 @@
 """What depends on what: a validated graph of tasks, worked out once and never changed."""
 
-from collections import deque
 from collections.abc import Iterable, Sequence
-from heapq import heapify, heappop, heappush
+from copy import copy
+from dataclasses import replace
 from operator import neg
 
-from ._errors import CyclicDependencyError, DependencyError, DuplicateTaskError, nearest_names
-from ._tasks import Priority, TaskDef, shown
+from ._checks import shown
+from ._dataflow import Source, dependencies_of, sources_of, warn_of_misfits
+from ._errors import DependencyError, DuplicateTaskError, UnknownTargetError, nearest_names
+from ._sorting import CLOSE, sorted_names
+from ._tasks import Priority, TaskDef
 
 # Shared by all tasks that have none: a million empty lists would be 56 MB.
 _NONE: Sequence[int] = ()
@@ -18,11 +21,23 @@ class Graph:
     A task's number is its place in `tasks`. Tasks keep the order in which they were given as far
     as their dependencies allow it, so most graphs are numbered as they were written.
 
+    Args:
+        tasks: the definitions.
+        inherit_priority: whether what a more urgent task waits for counts as that urgent.
+
     Attributes:
-        tasks: the definitions, every one after all that it depends on.
+        tasks: the definitions, every one after all that it depends on or comes after.
         numbers: name to number.
         dependencies: for each task the numbers of its direct dependencies.
         dependents: for each task the numbers of its direct dependents.
+        followers: for the tasks that others come `after`, the numbers of those.
+        waiting: for each task how many others it waits for, both kinds together.
+        sources: for the tasks that have parameters, what fills each of them.
+        inputs: for each parameter that no task fills, so that a run has to, the names of the tasks
+            that ask for it.
+        lifetimes: numbers of the tasks that yield once.
+        special: numbers of the tasks that are more than a plain `async def`, in their order.
+        urgency: for each task its priority, its own or inherited; the lowest is the most urgent.
         place: for each task its place in the start order: of the tasks that are ready, the one
             with the lowest place starts first.
         by_place: the inverse, from place to number.
@@ -30,22 +45,66 @@ class Graph:
     Raises:
         DependencyError: a task depends on a name that no task bears.
         CyclicDependencyError: tasks depend on each other in a circle.
+
+    >>> from portable_sched import TaskRegistry, TaskScheduler
+    >>> registry = TaskRegistry()
+    >>> @registry.task(estimate=5)
+    ... async def fetch() -> bytes: ...
+    >>> @registry.task
+    ... async def stamp() -> str: ...
+    >>> @registry.task
+    ... async def load(fetch: bytes, stamp: str) -> None: ...
+    >>> graph = TaskScheduler(registry).graph
+    >>> graph.levels()
+    [['fetch', 'stamp'], ['load']]
+    >>> graph.critical_path()
+    ['fetch', 'load']
     """
 
-    __slots__ = ("by_place", "dependencies", "dependents", "numbers", "place", "tasks")
+    __slots__ = (
+        "_inherit_priority",
+        "by_place",
+        "dependencies",
+        "dependents",
+        "followers",
+        "inputs",
+        "lifetimes",
+        "numbers",
+        "place",
+        "sources",
+        "special",
+        "tasks",
+        "urgency",
+        "waiting",
+    )
 
     tasks: tuple[TaskDef, ...]
     numbers: dict[str, int]
     dependencies: list[Sequence[int]]
     dependents: list[Sequence[int]]
+    followers: dict[int, list[int]]
+    waiting: list[int]
+    sources: dict[int, tuple[Source, ...]]
+    inputs: dict[str, list[str]]
+    lifetimes: list[int]
+    special: list[int]
+    urgency: list[int]
     place: list[int]
     by_place: list[int]
 
-    def __init__(self, tasks: Iterable[TaskDef]) -> None:
+    def __init__(self, tasks: Iterable[TaskDef], *, inherit_priority: bool = False) -> None:
+        self._inherit_priority = inherit_priority
         self.tasks = registered = _definitions(tasks)
-        if not self._connect():
-            self.tasks = self._sorted()
-            self._connect()
+        asked = self._asked_for()
+        if not self._connect(asked):
+            self.tasks = self._sorted(asked)
+            self._connect(asked)
+        self.waiting = list(map(len, self.dependencies))
+        self.sources = {}
+        self.inputs = {}
+        self.lifetimes = []
+        if asked:
+            self._look_at_what_is_special(asked)
         self.by_place, self.place = self._start_order(registered)
 
     def __len__(self) -> int:
@@ -54,32 +113,154 @@ class Graph:
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} tasks>"
 
-    def remaining_path(self) -> list[int]:
-        """For each task how many tasks the longest path from it to an end of the graph has.
+    @property
+    def order(self) -> list[str]:
+        """The names of all tasks in topological order, as the results of a run will have them."""
+        return [definition.name for definition in self.tasks]
 
-        It is 1 for a task without dependents.
+    def levels(self) -> list[list[str]]:
+        """The names by level: a task's level is one above the highest of what it waits for."""
+        level = [0] * len(self.tasks)
+        levels: list[list[str]] = []
+        for number, definition in enumerate(self.tasks):
+            level[number] = max(
+                (level[earlier] + 1 for earlier in self.waits_for(number)), default=0
+            )
+            if level[number] == len(levels):
+                levels.append([])
+            levels[level[number]].append(definition.name)
+        return levels
+
+    def critical_path(self) -> list[str]:
+        """The names along the longest path, by the seconds of `remaining_path`, first to last.
+
+        No schedule can be shorter than this path. Of equally long ones it is the first.
         """
-        remaining = [1] * len(self.tasks)
-        dependencies = self.dependencies
-        for number in range(len(remaining) - 1, -1, -1):
-            longer = remaining[number] + 1
-            for dependency in dependencies[number]:
-                remaining[dependency] = max(remaining[dependency], longer)
+        remaining = self.remaining_path()
+        path: list[str] = []
+        reachable: Iterable[int] = range(len(self.tasks))
+        while reachable:
+            number = max(reachable, key=remaining.__getitem__)
+            path.append(self.tasks[number].name)
+            reachable = [*self.dependents[number], *self.followers.get(number, ())]
+        return path
+
+    def waits_for(self, number: int) -> Sequence[int]:
+        """The numbers of what a task waits for: its dependencies, and what it comes `after`."""
+        definition = self.tasks[number]
+        if definition.is_simple or not definition.after:
+            return self.dependencies[number]
+        return [*self.dependencies[number], *(self.numbers[name] for name in definition.after)]
+
+    def remaining_path(self) -> list[float]:
+        """For each task the length of the longest path from it to an end of the graph, itself too.
+
+        In seconds, where a task without an `estimate` counts as one second: in tasks where there
+        are no estimates.
+        """
+        own: list[float] = [1] * len(self.tasks)
+        before = self.dependencies
+        for number in self.special:
+            estimate = self.tasks[number].estimate
+            if estimate is not None:
+                own[number] = estimate
+        if self.followers:
+            before = [self.waits_for(number) for number in range(len(own))]
+        remaining = own.copy()
+        for number in range(len(own) - 1, -1, -1):
+            length = remaining[number]
+            for earlier in before[number]:
+                remaining[earlier] = max(remaining[earlier], own[earlier] + length)
         return remaining
 
-    def _connect(self) -> bool:
-        """Number names and edges, unless a task stands before one that it depends on.
+    def subset(self, targets: Iterable[str]) -> "Graph":
+        """The graph of `targets` and what they need: their dependencies, and so on.
+
+        What a task comes `after` is no need of it, unless it takes that one's `TaskResult`.
+
+        Raises:
+            UnknownTargetError: a target is not the name of a task.
+        """
+        wanted: set[int] = set()
+        for name in targets:
+            if name not in self.numbers:
+                raise UnknownTargetError(name, nearest_names(name, list(self.numbers)))
+            wanted.add(self.numbers[name])
+        for number in range(len(self.tasks) - 1, -1, -1):
+            if number in wanted:
+                wanted.update(self.dependencies[number])
+                sources = self.sources.get(number, ())
+                wanted.update(source.task for source in sources if source.task is not None)
+        names = {self.tasks[number].name for number in wanted}
+        needed = []
+        for number in sorted(wanted):
+            definition = self.tasks[number]
+            if not names.issuperset(definition.after):
+                after = tuple([name for name in definition.after if name in names])
+                definition = replace(definition, after=after)
+            needed.append(definition)
+        return Graph(needed, inherit_priority=self._inherit_priority)
+
+    def reordered(self, by_place: Iterable[int]) -> "Graph":
+        """The same graph with another start order, from place to number; no task is urgent."""
+        other = copy(self)
+        other.by_place = list(by_place)
+        other.place = [0] * len(other.by_place)
+        for at, number in enumerate(other.by_place):
+            other.place[number] = at
+        other.urgency = [Priority.MEDIUM] * len(other.by_place)
+        return other
+
+    def _asked_for(self) -> dict[str, tuple[str, ...]]:
+        """For the special tasks all that they depend on, once it is known which tasks there are."""
+        special = [definition for definition in self.tasks if not definition.is_simple]
+        if not special:
+            return {}
+        names = {definition.name for definition in self.tasks}
+        return {definition.name: dependencies_of(definition, names) for definition in special}
+
+    def _look_at_what_is_special(self, asked: dict[str, tuple[str, ...]]) -> None:
+        for number in self.special:
+            definition = self.tasks[number]
+            self.waiting[number] += len(definition.after)
+            if definition.is_lifetime():
+                self.lifetimes.append(number)
+            sources = sources_of(definition, self.numbers)
+            if sources:
+                self.sources[number] = sources
+            for source in sources:
+                if source.task is None and source.parameter.required:
+                    takers = self.inputs.setdefault(source.parameter.name, [])
+                    takers.append(definition.name)
+        warn_of_misfits(self.tasks, self.sources)
+        if self.lifetimes and self.followers:
+            self._refuse_to_wait_for_own_close(asked)
+
+    def _connect(self, special: dict[str, tuple[str, ...]]) -> bool:
+        """Number names and edges, unless a task stands before one that it waits for.
 
         It mostly does not, since a program defines a function before it refers to it. Then there
         is nothing to sort, no cycle to look for, and one pass does: a name that is not numbered
         by the time it is asked for tells.
+
+        Args:
+            special: what the special tasks depend on, by name.
         """
         self.numbers = {}
+        self.followers = {}
+        self.special = []
         numbers = self.numbers
         self.dependencies = dependencies = [_NONE] * len(self.tasks)
         self.dependents = dependents = [_NONE] * len(self.tasks)
         for number, definition in enumerate(self.tasks):
             asked = definition.depends_on
+            if not definition.is_simple:
+                self.special.append(number)
+                asked = special[definition.name]
+                for name in definition.after:
+                    if name not in numbers:
+                        return False
+                    self.followers.setdefault(numbers[name], []).append(number)
             if asked:
                 try:
                     # Most have one, and a tuple of one takes half as long when it is written out.
@@ -99,32 +280,36 @@ class Graph:
             numbers[definition.name] = number
         return True
 
-    def _sorted(self) -> tuple[TaskDef, ...]:
-        """The tasks in topological order (Kahn 1962)."""
-        numbers = {definition.name: number for number, definition in enumerate(self.tasks)}
-        waiting = [len(definition.depends_on) for definition in self.tasks]
-        dependents: list[list[int]] = [[] for _ in self.tasks]
-        for number, definition in enumerate(self.tasks):
-            for name in definition.depends_on:
-                if name not in numbers:
-                    raise DependencyError(definition.name, name, nearest_names(name, list(numbers)))
-                dependents[numbers[name]].append(number)
-        ready = [number for number, left in enumerate(waiting) if not left]
-        heapify(ready)
-        order = []
-        while ready:
-            number = heappop(ready)
-            order.append(number)
-            for dependent in dependents[number]:
-                waiting[dependent] -= 1
-                if not waiting[dependent]:
-                    heappush(ready, dependent)
-        if len(order) < len(self.tasks):
-            unsorted = {
-                self.tasks[at].name: self.tasks[at] for at, left in enumerate(waiting) if left
-            }
-            raise CyclicDependencyError(_cycle_path(unsorted))
-        return tuple(self.tasks[number] for number in order)
+    def _sorted(self, special: dict[str, tuple[str, ...]]) -> tuple[TaskDef, ...]:
+        """The tasks in topological order."""
+        definitions = {definition.name: definition for definition in self.tasks}
+        before = {}
+        for name, definition in definitions.items():
+            before[name] = definition.depends_on
+            if not definition.is_simple:
+                before[name] = (*special[name], *definition.after)
+            for one in before[name]:
+                if one not in definitions:
+                    raise DependencyError(name, one, nearest_names(one, list(definitions)))
+        return tuple([definitions[name] for name in sorted_names(before)])
+
+    def _refuse_to_wait_for_own_close(self, special: dict[str, tuple[str, ...]]) -> None:
+        """Find cycles that run through the close of a lifetime, which is a step of its own.
+
+        It comes after all who use the lifetime, and if those are lifetimes too, after their close.
+        A task that comes after a lifetime waits for its close.
+        """
+        end = {definition.name: definition.name for definition in self.tasks}
+        end.update((self.tasks[at].name, self.tasks[at].name + CLOSE) for at in self.lifetimes)
+        before: dict[str, tuple[str, ...]] = {}
+        for definition in self.tasks:
+            needed = special.get(definition.name, definition.depends_on)
+            before[definition.name] = (*needed, *(end[name] for name in definition.after))
+        for at in self.lifetimes:
+            name = self.tasks[at].name
+            users = (end[self.tasks[user].name] for user in self.dependents[at])
+            before[name + CLOSE] = (name, *users)
+        sorted_names(before)
 
     def _start_order(self, registered: tuple[TaskDef, ...]) -> tuple[list[int], list[int]]:
         """Numbers by place, and places by number: by priority, longest path, registration.
@@ -132,15 +317,17 @@ class Graph:
         Taking the longest remaining path first is list scheduling by critical path (Kohler 1975).
         """
         remaining = self.remaining_path()
-        priorities = [definition.priority for definition in self.tasks]
-        if priorities.count(Priority.MEDIUM) == len(priorities):
+        self.urgency = [definition.priority for definition in self.tasks]
+        if self._inherit_priority:
+            self._inherit()
+        if self.urgency.count(Priority.MEDIUM) == len(self.urgency):
             keys = list(map(neg, remaining))
         else:
-            # One integer to compare instead of a tuple: priority above, path below.
-            above = len(remaining) + 1
+            # One number to compare instead of a tuple: priority above, path below.
+            above = max(remaining) + 1
             keys = [
                 priority * above - path
-                for priority, path in zip(priorities, remaining, strict=True)
+                for priority, path in zip(self.urgency, remaining, strict=True)
             ]
         numbers: Sequence[int] = range(len(keys))
         if registered is not self.tasks:
@@ -154,6 +341,12 @@ class Graph:
         for at, number in enumerate(by_place):
             place[number] = at
         return by_place, place
+
+    def _inherit(self) -> None:
+        urgency = self.urgency
+        for number in range(len(urgency) - 1, -1, -1):
+            for earlier in self.waits_for(number):
+                urgency[earlier] = min(urgency[earlier], urgency[number])
 
 
 def _definitions(tasks: object) -> tuple[TaskDef, ...]:
@@ -190,29 +383,3 @@ def distinct(definitions: Iterable[TaskDef]) -> tuple[TaskDef, ...]:
                 definition.name, existing.function, definition.function
             )
     return tuple(by_name.values())
-
-
-def _cycle_path(unsorted: dict[str, TaskDef]) -> list[str]:
-    """The shortest cycle through the task that a walk from the first one meets twice.
-
-    Every task that Kahn's algorithm leaves over has a dependency that is left over too, so a walk
-    along them can only end in a cycle.
-    """
-    start = next(iter(unsorted))
-    met: set[str] = set()
-    while start not in met:
-        met.add(start)
-        start = next(name for name in unsorted[start].depends_on if name in unsorted)
-    # Breadth first from there finds the shortest way back.
-    reached_from: dict[str, str] = {}
-    frontier = deque([start])
-    while start not in reached_from:
-        name = frontier.popleft()
-        for dependency in unsorted[name].depends_on:
-            if dependency in unsorted and dependency not in reached_from:
-                reached_from[dependency] = name
-                frontier.append(dependency)
-    path = [start, reached_from[start]]
-    while path[-1] != start:
-        path.append(reached_from[path[-1]])
-    return path[::-1]

@@ -1,11 +1,11 @@
 """What came out of a run: the columns that are written while it goes, and how they are read."""
 
 from array import array
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from math import isnan, nan
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from ._errors import DependencyFailedError, did_you_mean, error_text, nearest_names
 from ._tasks import TaskDef, definition_of
@@ -44,10 +44,12 @@ class AttemptFailure:
     Attributes:
         attempt: which one, from 1.
         exception: what it raised.
+        duration: seconds from its start to its end.
     """
 
     attempt: int
     exception: BaseException
+    duration: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,14 @@ class TaskResult(Generic[T_co]):
     Attributes:
         task_name: name of the task.
         status: COMPLETED, FAILED or CANCELLED; PENDING or RUNNING while the run goes on.
-        result: what the function returned; None unless COMPLETED.
+        result: what the function returned, or yielded; None unless COMPLETED, and where the
+            scheduler was told not to keep results and all who take it have it.
         error: the exception as `ValueError: text`; None unless FAILED.
         exception: the exception of the last attempt, or the `DependencyFailedError` of a task that
             was not started; None unless FAILED.
         attempts: how many attempts were made; 0 for a task that was not started.
-        duration: seconds from the start of the first attempt to the end of the last one; 0.0 while
-            there is no end, or was no start.
+        duration: seconds from the start of the first attempt to the end of the last one, which for
+            a task that yields is its `yield`; 0.0 while there is no end, or was no start.
         started_at: start of the first attempt, in seconds of the event loop's clock; None for a
             task that was not started.
         failures: every attempt that did not succeed, in order.
@@ -78,6 +81,28 @@ class TaskResult(Generic[T_co]):
     duration: float = 0.0
     started_at: float | None = None
     failures: tuple[AttemptFailure, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the task is COMPLETED."""
+        return self.status is TaskStatus.COMPLETED
+
+    def unwrap(self) -> T_co:
+        """The result of a task that is COMPLETED, without the None that `result` may be.
+
+        Raises:
+            RuntimeError: it is not; the task's exception, if it has one, is the `__cause__`.
+
+        >>> from portable_sched import TaskResult, TaskStatus
+        >>> TaskResult("count", TaskStatus.COMPLETED, 3).unwrap() + 1
+        4
+        """
+        if not self.ok:
+            raise RuntimeError(
+                f"Expected task {self.task_name!r} to be COMPLETED, but it is {self.status.name}"
+                f"{f': {self.error}' if self.error else '.'}"
+            ) from self.exception
+        return cast("T_co", self.result)
 
 
 # `list(results)` makes them by the million, nearly all alike, and the constructor of a frozen
@@ -125,13 +150,15 @@ class RunRecord:
         status: one of the five status codes for each task.
         results: what each COMPLETED task returned.
         started: start of each task's first attempt, on the event loop's clock; NaN before it.
-        ended: end of each task that has ended, likewise.
+        ended: end of each task that has ended, likewise, started or not.
         attempts: how many attempts were begun, for the few tasks that had more than one.
         failures: for the few tasks that have some, their failed attempts.
         failed_dependency: for each task that was not started because a dependency failed, which.
+        root_cause: for the same tasks, the one whose own failure began it.
         began: start of the run.
         finished: its end; None while it goes on.
         most_running: the most tasks that were inside their functions at one time.
+        order: in which order tasks were started where there was a choice, if not by priority.
     """
 
     __slots__ = (
@@ -144,7 +171,9 @@ class RunRecord:
         "finished",
         "most_running",
         "numbers",
+        "order",
         "results",
+        "root_cause",
         "started",
         "status",
         "tasks",
@@ -157,6 +186,7 @@ class RunRecord:
     ended: "array[float]"
     began: float
     most_running: int
+    order: str
 
     def __init__(self, tasks: Sequence[TaskDef], numbers: dict[str, int], began: float) -> None:
         count = len(tasks)
@@ -169,9 +199,11 @@ class RunRecord:
         self.attempts: dict[int, int] = {}
         self.failures: dict[int, list[AttemptFailure]] = {}
         self.failed_dependency: dict[int, int] = {}
+        self.root_cause: dict[int, int] = {}
         self.began = began
         self.finished: float | None = None
         self.most_running = 0
+        self.order = ""
         # Made when first read and then kept, so that two reads give one and the same exception.
         self._skipped: dict[int, DependencyFailedError] = {}
 
@@ -183,10 +215,7 @@ class RunRecord:
         if status == COMPLETED and number not in self.failures:
             return _completed_once(self.tasks[number].name, self.results[number], started, duration)
         failures = tuple(self.failures.get(number, ()))
-        exception: BaseException | None = None
-        if status == FAILED:
-            skipped = number in self.failed_dependency
-            exception = self._skipped_because(number) if skipped else failures[-1].exception
+        exception = self.exception_of(number) if status == FAILED else None
         was_started = not isnan(started)
         return TaskResult(
             self.tasks[number].name,
@@ -200,6 +229,16 @@ class RunRecord:
             failures=failures,
         )
 
+    def exception_of(self, number: int) -> BaseException:
+        """Why a task has FAILED."""
+        if number in self.failed_dependency:
+            return self._skipped_because(number)
+        return self.failures[number][-1].exception
+
+    def attempt_of(self, number: int) -> int:
+        """Which attempt of a started task is the latest."""
+        return self.attempts.get(number, 1)
+
     def statuses(self) -> Iterator[tuple[str, TaskStatus]]:
         """Each task's name and status, the latter as it is when the pair is asked for."""
         for number, definition in enumerate(self.tasks):
@@ -208,9 +247,8 @@ class RunRecord:
     def _skipped_because(self, number: int) -> DependencyFailedError:
         error = self._skipped.get(number)
         if error is None:
-            dependency = root = self.failed_dependency[number]
-            while root in self.failed_dependency:
-                root = self.failed_dependency[root]
+            dependency = self.failed_dependency[number]
+            root = self.root_cause[number]
             error = self._skipped[number] = DependencyFailedError(
                 self.tasks[number].name,
                 self.tasks[dependency].name,
@@ -230,6 +268,8 @@ class RunResults(Sequence[TaskResult[Any]]):
     Attributes:
         wall_time: seconds from the start of the run to its end; 0.0 while it goes on.
         most_running: the most tasks that were inside their functions at one time.
+        order: in which order tasks were started where there was a choice: empty for by priority,
+            else what `run()` was told, with the seed of a shuffle.
     """
 
     __slots__ = ("_record",)
@@ -246,6 +286,61 @@ class RunResults(Sequence[TaskResult[Any]]):
     def most_running(self) -> int:
         return self._record.most_running
 
+    @property
+    def order(self) -> str:
+        return self._record.order
+
+    @property
+    def ok(self) -> bool:
+        """Whether every task is COMPLETED; so it is where there are none."""
+        return self._record.status.count(COMPLETED) == len(self)
+
+    @property
+    def completed(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that are COMPLETED, in topological order."""
+        return self._with_status(COMPLETED)
+
+    @property
+    def failed(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that have FAILED, those that were not started included."""
+        return self._with_status(FAILED)
+
+    @property
+    def cancelled(self) -> list[TaskResult[Any]]:
+        """The results of the tasks that were CANCELLED, started or not."""
+        return self._with_status(CANCELLED)
+
+    def raise_for_failures(self) -> None:
+        """Raise what went wrong, if anything did, as one group.
+
+        The group has the exception of each task that failed by itself; those that were not
+        started because of them add nothing. Each exception has a note that names the task and its
+        attempt. What was CANCELLED is no failure.
+
+        Raises:
+            ExceptionGroup: at least one task has FAILED. It is a `BaseExceptionGroup` where one of
+                them raised what is no `Exception`.
+        """
+        record = self._record
+        causes = [
+            (number, record.failures[number][-1])
+            for number, code in enumerate(record.status)
+            if code == FAILED and number not in record.failed_dependency
+        ]
+        if not causes:
+            return
+        for number, failure in causes:
+            definition = record.tasks[number]
+            note = f"in task {definition.name!r}, attempt {failure.attempt} of {definition.retries}"
+            if note not in getattr(failure.exception, "__notes__", ()):
+                failure.exception.add_note(note)
+        failed = f"{len(causes)} {'task' if len(causes) == 1 else 'tasks'} failed"
+        raise BaseExceptionGroup(failed, [failure.exception for _, failure in causes])
+
+    def _with_status(self, wanted: int) -> list[TaskResult[Any]]:
+        result_of = self._record.result_of
+        return [result_of(at) for at, code in enumerate(self._record.status) if code == wanted]
+
     def __len__(self) -> int:
         return len(self._record.tasks)
 
@@ -258,6 +353,8 @@ class RunResults(Sequence[TaskResult[Any]]):
     def __getitem__(self, key: slice) -> list[TaskResult[Any]]: ...
     @overload
     def __getitem__(self, key: Callable[..., Coroutine[Any, Any, T]]) -> TaskResult[T]: ...
+    @overload
+    def __getitem__(self, key: Callable[..., AsyncIterator[T]]) -> TaskResult[T]: ...
     @overload
     def __getitem__(self, key: Callable[..., T]) -> TaskResult[T]: ...
     def __getitem__(self, key: Any) -> Any:

@@ -1,21 +1,38 @@
 """`TaskScheduler`: the face of it all."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Literal, Self
 
 from anyio import Event
 
-from ._engine import Run, loop_clock
-from ._executors import entries_of
+from ._backend import loop_clock
+from ._checks import Demand, as_callables, as_capacity, as_flag, as_limit, shown
+from ._dataflow import Source, checked_inputs
+from ._engine import Run
+from ._errors import ResourceError, nearest_names
+from ._events import Announcer, Observer
+from ._executors import Argument, Entry, entry_of, filled
 from ._graph import Graph, distinct
+from ._hooks import AttemptHook, hooked
+from ._lifetimes import Lifetime
+from ._resources import ResourceState
 from ._results import RunRecord, RunResults, TaskStatus
-from ._state import RunState, ThreadedState
-from ._tasks import TaskDef, TaskRegistry, default_registry, definition_of, shown
+from ._state import FailurePolicy, RunState
+from ._tasks import TaskDef, TaskLike, TaskRegistry, as_names, default_registry, definition_of
+from ._watch import WatchedResourceState, WatchedState
 
 _MOST_THREADS: Final = 40
 """Threads of one run where `max_concurrency` does not say."""
+
+# Threads are a resource like others, under a name that no user can give.
+_THREAD: Final = ""
+
+StartOrder = Literal["priority", "reverse", "shuffle"]
+"""How ready tasks are started: by priority, or, to test a graph, backwards or at random."""
 
 
 class TaskScheduler:
@@ -31,6 +48,17 @@ class TaskScheduler:
         max_concurrency: how many tasks may be inside their functions at one time; None for as
             many as are ready. Plain functions run in threads, of which a run without a limit
             uses 40.
+        resources: how many units there are of each thing that tasks hold while they run, as in
+            `{"db": 4, "gpu": 1}`.
+        on_failure: what a task that has failed for good means for the rest: CONTINUE runs
+            everything that does not depend on it, DRAIN starts nothing new, CANCEL cancels what
+            is running too.
+        inherit_priority: whether what a more urgent task waits for counts as that urgent.
+        keep_results: whether the results of all tasks are kept to the end. If not, the result of
+            one that others take by parameter is let go as soon as the last of them has it.
+        observers: callables that are told what happens, event by event, at once and in order.
+        attempt_hooks: callables of a task's definition and the number of an attempt; each returns
+            an async context manager that is entered around that attempt.
 
     Raises:
         TypeError, ValueError: an argument is not what it should be.
@@ -52,52 +80,190 @@ class TaskScheduler:
         tasks: Iterable[TaskDef | Callable[..., object]] | None = None,
         *,
         max_concurrency: int | None = None,
+        resources: Mapping[str, int] | None = None,
+        on_failure: FailurePolicy = FailurePolicy.CONTINUE,
+        inherit_priority: bool = False,
+        keep_results: bool = True,
+        observers: Iterable[Observer] = (),
+        attempt_hooks: Iterable[AttemptHook] = (),
     ) -> None:
         self._tasks = _snapshot(tasks)
-        self._limit = _checked_limit(max_concurrency)
+        self._limit = as_limit(max_concurrency)
+        self._capacity = as_capacity(resources)
+        self._policy = _as_policy(on_failure)
+        self._inherit_priority = as_flag("inherit_priority", inherit_priority)
+        self._keep_results = as_flag("keep_results", keep_results)
+        self._observers = as_callables("observers", observers)
+        self._hooks = as_callables("attempt_hooks", attempt_hooks)
         self._graph: Graph | None = None
         self._record: RunRecord | None = None
         self._runs: dict[Run, Event] = {}
 
     @property
+    def tasks(self) -> tuple[TaskDef, ...]:
+        """The tasks it was built with, in the order of their registration."""
+        return self._tasks
+
+    @property
     def graph(self) -> Graph:
         """What would run: the validated graph, worked out when it is first asked for.
 
+        Its `order`, `levels()` and `critical_path()` tell how; `graph.subset(["report"])` is what
+        `run(targets=["report"])` would run.
+
         Raises:
-            DependencyError: a task depends on a name that no task bears.
+            DependencyError: a task depends on a name that no task bears, or asks for resources
+                that there are not.
             CyclicDependencyError: tasks depend on each other in a circle.
         """
         if self._graph is None:
-            self._graph = Graph(self._tasks)
+            graph = Graph(self._tasks, inherit_priority=self._inherit_priority)
+            self._refuse_what_is_too_much(graph)
+            self._graph = graph
         return self._graph
 
-    async def run(self) -> RunResults:
+    async def run(
+        self,
+        targets: Iterable[TaskLike] | None = None,
+        *,
+        inputs: Mapping[str, object] | None = None,
+        order: StartOrder = "priority",
+        seed: int | None = None,
+    ) -> RunResults:
         """Run every task, and return how each of them ended.
 
         Tasks that fail do not make it raise: what they raised is in the results. An empty graph
         gives empty results. If the run is cancelled from outside, running tasks are cancelled,
         the cancellation goes on, and `results` has what there is by then.
 
+        Args:
+            targets: names or decorated functions: only these tasks run, and what they need. What
+                they come `after` is no need of theirs.
+            inputs: values for parameters that no task fills, by their name, for this run alone.
+            order: "priority", or, to find dependencies that nobody declared, "reverse" or
+                "shuffle": then ready tasks start in another order, whatever their priority. What
+                passes by priority and fails shuffled depends on more than it says.
+            seed: makes "shuffle" repeatable; one is drawn where it is left out. The report has it.
+
         Raises:
             DependencyError, CyclicDependencyError: the graph cannot be run; nothing was started.
+                `ParameterError` where nothing fills a parameter, `InputError` where an input is
+                not asked for, `UnknownTargetError` where there is no such target.
             KeyboardInterrupt, SystemExit: a task raised it; the other tasks were cancelled.
+
+        >>> import asyncio
+        >>> from portable_sched import TaskRegistry, TaskScheduler
+        >>> registry = TaskRegistry()
+        >>> @registry.task
+        ... async def fetch(date: str) -> str:
+        ...     return f"rows of {date}"
+        >>> @registry.task
+        ... async def count(fetch: str) -> int:
+        ...     return len(fetch)
+        >>> scheduler = TaskScheduler(registry)
+        >>> results = asyncio.run(scheduler.run(inputs={"date": "2026-01-01"}))
+        >>> results[count].result
+        18
         """
         graph = self.graph
-        entries, needs_thread = entries_of(graph.tasks)
+        wanted: tuple[str, ...] = ()
+        if targets is not None:
+            wanted = as_names("run()", "targets", targets)
+            graph = graph.subset(wanted)
+        inputs = _as_inputs(inputs)
+        checked_inputs(inputs, self.graph.numbers, self.graph.inputs, graph.inputs)
+        graph, order_text = _reordered(graph, order, seed)
         clock = loop_clock()
-        # Where the limit covers threads too, there is nothing more to count.
-        if self._limit is None and sum(needs_thread) > _MOST_THREADS:
-            state: RunState = ThreadedState(graph, clock(), needs_thread, _MOST_THREADS)
-        else:
-            state = RunState(graph, clock())
-        run = Run(state, entries, self._limit or len(graph), clock)
-        self._record = state.record
+        run = self._prepared(graph, inputs, wanted, clock)
+        self._record = record = run.state.record
+        record.order = order_text
         self._runs[run] = Event()
         try:
             await run.carry_out()
         finally:
             self._runs.pop(run).set()
-        return RunResults(state.record)
+        return RunResults(record)
+
+    def _prepared(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, object],
+        targets: Collection[str],
+        clock: Callable[[], float],
+    ) -> Run:
+        """A run of `graph` that is yet to be carried out."""
+        entries: list[Entry] = [definition.function for definition in graph.tasks]
+        lifetimes: dict[int, Lifetime] = {}
+        in_thread: list[int] = []
+        for number in graph.special:
+            definition = graph.tasks[number]
+            if definition.is_lifetime():
+                lifetimes[number] = Lifetime(number, definition)
+                entries[number] = lifetimes[number].open
+            else:
+                entries[number], needs_thread = entry_of(definition)
+                if needs_thread:
+                    in_thread.append(number)
+        state = self._state(graph, in_thread, targets, clock())
+        for number, sources in graph.sources.items():
+            arguments = _arguments(state.record, sources, inputs)
+            given = None if self._keep_results else partial(state.has_arguments, number)
+            entries[number] = filled(entries[number], arguments, given)
+        if self._hooks:
+            muted: set[int] = set()
+            for number, definition in enumerate(graph.tasks):
+                attempt = partial(state.record.attempt_of, number)
+                entries[number] = hooked(entries[number], self._hooks, definition, attempt, muted)
+        return Run(state, entries, self._limit or len(graph), clock, lifetimes)
+
+    def _state(
+        self, graph: Graph, in_thread: list[int], targets: Collection[str], began: float
+    ) -> RunState:
+        settings: dict[str, Any] = {"policy": self._policy}
+        if not self._keep_results:
+            settings["keep"] = targets
+        # Where the limit covers threads too, there is nothing more to count.
+        count_threads = self._limit is None and len(in_thread) > _MOST_THREADS
+        holders = [number for number in graph.special if graph.tasks[number].resources]
+        if not (count_threads or holders):
+            if not self._observers:
+                return RunState(graph, began, **settings)
+            watched = WatchedState(graph, began, **settings)
+            watched.announce = Announcer(self._observers)
+            return watched
+        demands: list[Demand] = [()] * len(graph)
+        for number in holders:
+            demands[number] = graph.tasks[number].resources
+        if count_threads:
+            for number in in_thread:
+                demands[number] = (*demands[number], (_THREAD, 1))
+        capacity = {**self._capacity, _THREAD: _MOST_THREADS}
+        if not self._observers:
+            return ResourceState(graph, began, demands, capacity, **settings)
+        watched_too = WatchedResourceState(graph, began, demands, capacity, **settings)
+        watched_too.announce = Announcer(self._observers)
+        return watched_too
+
+    def _refuse_what_is_too_much(self, graph: Graph) -> None:
+        for number in graph.special:
+            definition = graph.tasks[number]
+            for resource, units in definition.resources:
+                available = self._capacity.get(resource)
+                if available is None:
+                    nearest = nearest_names(resource, list(self._capacity))
+                    raise ResourceError(definition.name, resource, units, nearest=nearest)
+                if units > available:
+                    raise ResourceError(definition.name, resource, units, available)
+
+    def stop(self) -> None:
+        """Let the runs under way come to an end: nothing new starts, what is running ends.
+
+        What has not started is CANCELLED, and a task that waits for another attempt has FAILED.
+        At the second call what is still running is cancelled. Call it from the event loop's
+        thread; a task or an observer may do so too. Without a run under way it does nothing.
+        """
+        for run in list(self._runs):
+            run.stop()
 
     @property
     def results(self) -> RunResults:
@@ -176,7 +342,7 @@ class TaskScheduler:
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the runs that are still under way, and wait for their end."""
-        for run in self._runs:
+        for run in list(self._runs):
             run.cancel()
         for ended in list(self._runs.values()):
             await ended.wait()
@@ -206,15 +372,65 @@ def _as_definition(given: object) -> TaskDef:
     return definition_of(given)
 
 
-def _checked_limit(max_concurrency: object) -> int | None:
-    if max_concurrency is None:
-        return None
-    message = (
-        "Expected max_concurrency to be a whole number of at least 1, or None for no limit, got "
-        f"{max_concurrency!r}."
+def _as_policy(on_failure: object) -> FailurePolicy:
+    if not isinstance(on_failure, FailurePolicy):
+        raise TypeError(
+            "Expected on_failure to be FailurePolicy.CONTINUE, FailurePolicy.DRAIN or "
+            f"FailurePolicy.CANCEL, got {shown(on_failure)}."
+        )
+    return on_failure
+
+
+def _as_inputs(inputs: object) -> Mapping[str, object]:
+    if inputs is None:
+        return {}
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            "Expected inputs to be a mapping of names to values, as in inputs={'date': d}, got "
+            f"{shown(inputs)}."
+        )
+    return dict(inputs)
+
+
+def _reordered(graph: Graph, order: object, seed: object) -> tuple[Graph, str]:
+    """The graph with the start order that was asked for, and how a report names that order."""
+    if seed is not None and (type(seed) is not int or order != "shuffle"):
+        raise TypeError(
+            "Expected seed to be a whole number, together with order='shuffle', got "
+            f"{shown(seed)} with order={order!r}."
+        )
+    if order == "priority":
+        return graph, ""
+    if order == "reverse":
+        return graph.reordered(reversed(graph.by_place)), "reverse"
+    if order == "shuffle":
+        drawn = Random().randrange(2**32) if seed is None else seed  # noqa: S311 - it keeps no secret
+        by_place = list(graph.by_place)
+        Random(drawn).shuffle(by_place)  # noqa: S311 - it keeps no secret
+        return graph.reordered(by_place), f"shuffle, seed {drawn}"
+    raise ValueError(
+        f"Expected order to be 'priority', 'reverse' or 'shuffle', got {shown(order)}."
     )
-    if type(max_concurrency) is not int:
-        raise TypeError(message)
-    if max_concurrency < 1:
-        raise ValueError(message)
-    return max_concurrency
+
+
+def _arguments(
+    record: RunRecord, sources: Iterable[Source], inputs: Mapping[str, object]
+) -> list[Argument]:
+    """What gets the values of a task's parameters, in one run."""
+    arguments: list[Argument] = []
+    for source in sources:
+        parameter = source.parameter
+        value: Callable[[], object]
+        if source.task is not None:
+            get = record.result_of if source.whole else record.results.__getitem__
+            value = partial(get, source.task)
+        elif parameter.required:
+            value = partial(inputs.__getitem__, parameter.name)
+        else:
+            value = partial(_as_it_is, parameter.default)
+        arguments.append((None if parameter.by_position else parameter.name, value))
+    return arguments
+
+
+def _as_it_is(value: object) -> object:
+    return value

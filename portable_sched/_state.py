@@ -5,10 +5,11 @@ what has happened and when, and asks what to do. So every decision is tested wit
 loop, step by step against a naive model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
+from enum import Enum
 from heapq import heappop, heappush
+from math import inf
 
-from ._errors import TaskCancelledError
 from ._graph import Graph
 from ._results import (
     CANCELLED,
@@ -19,57 +20,128 @@ from ._results import (
     AttemptFailure,
     RunRecord,
 )
+from ._retries import delay_after, is_worth_another_attempt
 
 NOTHING = -1
 """What `take` answers when no task may start."""
+
+# Counted down from here, a task never becomes ready.
+_NEVER_READY = -1
+
+
+class FailurePolicy(Enum):
+    """What a task that has failed for good means for the rest of the run."""
+
+    CONTINUE = "CONTINUE"
+    """What depends on it has failed too; everything else runs."""
+    DRAIN = "DRAIN"
+    """Nothing new starts, and what is running runs to its end."""
+    CANCEL = "CANCEL"
+    """Nothing new starts, and what is running is cancelled."""
+
+    def __repr__(self) -> str:
+        return f"FailurePolicy.{self.name}"
+
+
+def _nobody(number: int) -> None:
+    """Stands for who closes lifetimes until the run has begun."""
 
 
 class RunState:
     """The changing state of one run.
 
-    A task goes through it as: ready, `take`, then `completed`, or `failed` (and perhaps ready and
-    `take` again), or `cancelled`. Its numbers are those of the graph.
+    A task goes through it as: ready, `take`, then `completed`, or `failed` (and perhaps, after a
+    pause, ready and `take` again), or `cancelled`. A lifetime that has completed is open, and goes
+    on to `close` and `closed`. Its numbers are those of the graph.
+
+    Args:
+        graph: what is to run.
+        began: the start of the run.
+        policy: what a failure means for the rest.
+        keep: the tasks whose results are kept to the end although others take them; None for all.
 
     Attributes:
         record: the columns of the run; written here alone.
-        waiting: for each task how many of its dependencies have not succeeded yet.
+        waiting: for each task how many it waits for: dependencies that have not succeeded yet, and
+            tasks it comes after that have not ended.
         heap: the places, in the start order, of the tasks that have become ready.
         backlog: the places of those that were ready from the beginning, the last one first. Taking
             one off a list costs the same for a million as for ten; a heap of a million takes twenty
             steps, each a cache miss.
+        paused: a heap of the tasks in backoff, as pairs of when it is over and the place. They are
+            RUNNING, and in nobody's hands.
+        draining: whether nothing new starts any more.
+        open: lifetimes between their `yield` and the end of their teardown.
+        close: called with the number of a lifetime that nobody uses any more, or that opened in
+            vain; perhaps twice.
     """
 
     __slots__ = (
+        "_attempt_began",
         "_by_place",
         "_dependents",
         "_ended",
+        "_followers",
         "_graph",
+        "_has_endings",
         "_place",
+        "_policy",
         "_results",
         "_started",
         "_status",
+        "_takers",
+        "_takes",
+        "_users",
         "backlog",
+        "close",
+        "draining",
         "heap",
+        "open",
+        "paused",
         "record",
         "waiting",
     )
 
-    def __init__(self, graph: Graph, began: float) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        began: float,
+        policy: FailurePolicy = FailurePolicy.CONTINUE,
+        keep: Collection[str] | None = None,
+    ) -> None:
         self._graph = graph
+        self._policy = policy
         self._place = graph.place
         self._by_place = graph.by_place
         self._dependents = graph.dependents
+        self._followers = graph.followers
+        self._attempt_began: dict[int, float] = {}
+        # Of each lifetime, how many of the tasks that use it have not ended yet.
+        self._users = {number: len(graph.dependents[number]) for number in graph.lifetimes}
+        # Of each task whose result is not kept, how many are still to take it; and who takes what.
+        self._takers: dict[int, int] = {}
+        self._takes: dict[int, list[int]] = {}
+        if keep is not None:
+            self._count_takers(keep)
+        # Whether the end of a task may mean more than that its dependents may come.
+        self._has_endings = bool(self._followers or self._users or self._takes)
         self.record = record = RunRecord(graph.tasks, graph.numbers, began)
         self._status = record.status
         self._results = record.results
         self._started = record.started
         self._ended = record.ended
-        self.waiting = list(map(len, graph.dependencies))
+        self.waiting = waiting = graph.waiting.copy()
         self.heap: list[int] = []
-        waiting = self.waiting
         self.backlog = [
             place for place in range(len(waiting) - 1, -1, -1) if not waiting[graph.by_place[place]]
         ]
+        self.paused: list[tuple[float, int]] = []
+        self.draining = False
+        self.open: set[int] = set()
+        self.close: Callable[[int], None] = _nobody
+
+    def begin(self) -> None:
+        """The run begins. It means nothing here, and much to who watches."""
 
     def ready_count(self) -> int:
         """How many tasks could start now if there were slots for all of them."""
@@ -92,6 +164,7 @@ class RunState:
         else:
             record = self.record
             record.attempts[number] = record.attempts.get(number, 1) + 1
+            self._attempt_began[number] = now
         return number
 
     def completed(self, number: int, result: object, now: float) -> None:
@@ -106,109 +179,187 @@ class RunState:
                 waiting[dependent] = left
             else:
                 heappush(self.heap, self._place[dependent])
+        if self._has_endings:
+            if number not in self._users:
+                self._is_over(number, now)
+            else:
+                self.open.add(number)
+                self._let_go(number)
+                if not self._users[number]:
+                    self.close(number)
 
     def failed(self, number: int, exception: BaseException, now: float) -> None:
-        """An attempt has failed: the task is ready again, or everything that needs it has failed.
+        """An attempt has failed: the task is ready again, or will be, or has failed for good.
 
-        A cancellation is never tried again, nor is anything that is no `Exception`.
+        Then everything that depends on it has failed too, and the policy says what becomes of the
+        rest.
         """
-        record = self.record
-        attempt = record.attempts.get(number, 1)
-        record.failures.setdefault(number, []).append(AttemptFailure(attempt, exception))
-        retries = self._graph.tasks[number].retries
-        if attempt < retries and _is_worth_another_attempt(exception):
-            # It competes again by its priority, and stays RUNNING to whoever asks.
-            heappush(self.heap, self._place[number])
-            return
-        record.status[number] = FAILED
-        record.ended[number] = now
-        self._fail_dependents(number)
+        attempt = self._note_failure(number, exception, now)
+        definition = self._graph.tasks[number]
+        if attempt < definition.retries and not self.draining:
+            delay = -inf
+            try:
+                if is_worth_another_attempt(definition.retry_on, exception):
+                    delay = delay_after(definition.backoff, attempt, exception)
+            except Exception as error:  # noqa: BLE001 - of the user's `retry_on` or `backoff`
+                # They were asked about one exception and raised another; both are kept.
+                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+                self.record.failures[number].append(AttemptFailure(attempt, error, 0.0))
+            if delay >= 0:
+                self._try_again(number, delay, now)
+                return
+        self._fail(number, now)
 
     def cancelled(self, number: int, exception: BaseException | None, now: float) -> None:
         """An attempt was ended by the run's cancellation; `exception` is what else came of it."""
-        record = self.record
         if exception is not None:
-            attempt = record.attempts.get(number, 1)
-            record.failures.setdefault(number, []).append(AttemptFailure(attempt, exception))
-        record.status[number] = CANCELLED
-        record.ended[number] = now
+            self._note_failure(number, exception, now)
+        self._end(number, CANCELLED, now)
+
+    def closed(self, number: int, exception: BaseException | None, now: float) -> None:
+        """The body of a lifetime has ended; with an exception, the task has FAILED after all."""
+        if exception is not None:
+            self._note_failure(number, exception, now)
+        # One that opened in vain has ended already, and not well.
+        if number not in self.open:
+            return
+        self.open.remove(number)
+        if exception is not None:
+            self._results[number] = None
+            self._end(number, FAILED, now)
+        else:
+            self._is_over(number, now)
+
+    def has_arguments(self, number: int) -> None:
+        """An attempt has been given what its parameters take: if it is the last, let go of that."""
+        if self.record.attempt_of(number) == self._graph.tasks[number].retries:
+            self._let_go(number)
+
+    def resume(self, now: float) -> None:
+        """The backoffs that are over by `now` are: those tasks compete for a slot again."""
+        paused = self.paused
+        while paused and paused[0][0] <= now:
+            heappush(self.heap, heappop(paused)[1])
+
+    def drain(self, now: float, status: int = FAILED) -> None:
+        """Nothing new starts: what has not started is CANCELLED, with its dependents.
+
+        Args:
+            now: when.
+            status: what a task has that waits for another attempt.
+        """
+        self.draining = True
+        waited = [self._by_place[place] for _, place in self.paused]
+        self.paused.clear()
+        waited += [self._by_place[place] for place in self._drop_ready()]
+        for number in sorted(waited):
+            if self._status[number] != RUNNING:
+                continue
+            if status == FAILED:
+                self._fail(number, now)
+            else:
+                self._end(number, status, now)
+        column = self._status
+        number = column.find(PENDING)
+        while number >= 0:
+            # What is still running will complete, and must not find that it was the last.
+            self.waiting[number] = _NEVER_READY
+            self._end(number, CANCELLED, now)
+            number = column.find(PENDING, number + 1)
+
+    @property
+    def wants_cancel(self) -> bool:
+        """Whether the policy has what is still running cancelled."""
+        return self.draining and self._policy is FailurePolicy.CANCEL
+
+    def cancel_running(self, now: float) -> None:
+        """Nobody carries out anything any more: what still counts as RUNNING is CANCELLED."""
+        number = self._status.find(RUNNING)
+        while number >= 0:
+            self._end(number, CANCELLED, now)
+            number = self._status.find(RUNNING, number + 1)
 
     def finish(self, now: float) -> None:
         """The run is over: whatever has not ended by now is CANCELLED."""
+        self.record.finished = now
+        self.drain(now, CANCELLED)
+        self.cancel_running(now)
+
+    def _note_failure(self, number: int, exception: BaseException, now: float) -> int:
+        """Keep what an attempt raised; answers which attempt it was."""
         record = self.record
-        record.finished = now
+        attempt = record.attempt_of(number)
+        began = self._attempt_began.pop(number, record.started[number])
+        failure = AttemptFailure(attempt, exception, now - began)
+        record.failures.setdefault(number, []).append(failure)
+        return attempt
+
+    def _try_again(self, number: int, delay: float, now: float) -> None:
+        # It competes again by its priority, and stays RUNNING to whoever asks.
+        if delay:
+            heappush(self.paused, (now + delay, self._place[number]))
+        else:
+            heappush(self.heap, self._place[number])
+
+    def _drop_ready(self) -> list[int]:
+        """Take every place out of the ready ones."""
+        dropped = [*self.heap, *self.backlog]
         self.heap.clear()
         self.backlog.clear()
-        status = record.status
-        for code in (PENDING, RUNNING):
-            number = status.find(code)
-            while number >= 0:
-                status[number] = CANCELLED
-                if code == RUNNING:
-                    record.ended[number] = now
-                number = status.find(code, number + 1)
+        return dropped
 
-    def _fail_dependents(self, root: int) -> None:
-        record = self.record
-        spreading = [root]
-        for number in spreading:
-            for dependent in self._dependents[number]:
+    def _fail(self, number: int, now: float) -> None:
+        self._end(number, FAILED, now)
+        spreading = [number]
+        for failed in spreading:
+            for dependent in self._dependents[failed]:
                 # A task with two failed dependencies has failed because of the first.
-                if record.status[dependent] == PENDING:
-                    record.status[dependent] = FAILED
-                    record.failed_dependency[dependent] = number
+                if self._status[dependent] == PENDING:
+                    self.record.failed_dependency[dependent] = failed
+                    self.record.root_cause[dependent] = number
+                    self._end(dependent, FAILED, now)
                     spreading.append(dependent)
+        if self._policy is not FailurePolicy.CONTINUE and not self.draining:
+            self.drain(now)
 
+    def _end(self, number: int, status: int, now: float) -> None:
+        """A task ends without success, started or not."""
+        self._status[number] = status
+        self._ended[number] = now
+        if self._has_endings:
+            if number in self._users:
+                self.close(number)
+            self._is_over(number, now)
 
-def _is_worth_another_attempt(exception: BaseException) -> bool:
-    return isinstance(exception, Exception) and not isinstance(exception, TaskCancelledError)
+    def _is_over(self, number: int, now: float) -> None:  # noqa: ARG002 - for who watches
+        """A task is over, however it ended: who follows may come, what it used may close."""
+        for follower in self._followers.get(number, ()):
+            self.waiting[follower] -= 1
+            # One that has failed already, for want of a dependency, stays where it is.
+            ready = not self.waiting[follower] and self._status[follower] == PENDING
+            if ready and not self.draining:
+                heappush(self.heap, self._place[follower])
+        users = self._users
+        if users:
+            for used in self._graph.dependencies[number]:
+                if used in users:
+                    users[used] -= 1
+                    if not users[used] and used in self.open:
+                        self.close(used)
+        self._let_go(number)
 
+    def _count_takers(self, keep: Collection[str]) -> None:
+        graph = self._graph
+        for number, sources in graph.sources.items():
+            taken = {source.task for source in sources if source.task is not None}
+            taken = {task for task in taken if graph.tasks[task].name not in keep}
+            for task in taken:
+                self._takers[task] = self._takers.get(task, 0) + 1
+            self._takes[number] = list(taken)
 
-class ThreadedState(RunState):
-    """The state of a run in which some tasks hold a thread while they run, and threads are few.
-
-    A task that comes up while no thread is free is set aside, in the way of nobody else. Once
-    there is a thread, the better of the two, set aside or ready, goes first.
-
-    Attributes:
-        threads: how many are free.
-        aside: the places, in the start order, of the tasks that wait for a thread.
-    """
-
-    __slots__ = ("_needs_thread", "aside", "threads")
-
-    def __init__(
-        self, graph: Graph, began: float, needs_thread: Sequence[bool], threads: int
-    ) -> None:
-        super().__init__(graph, began)
-        self._needs_thread = needs_thread
-        self.threads = threads
-        self.aside: list[int] = []
-        self.heap = self.backlog[::-1]
-        self.backlog = []
-
-    def ready_count(self) -> int:
-        return super().ready_count() + min(len(self.aside), self.threads)
-
-    def take(self, now: float) -> int:
-        if not self.threads:
-            while self.heap and self._needs_thread[self._by_place[self.heap[0]]]:
-                heappush(self.aside, heappop(self.heap))
-        elif self.aside:
-            heappush(self.heap, heappop(self.aside))
-        number = super().take(now)
-        if number != NOTHING:
-            self.threads -= self._needs_thread[number]
-        return number
-
-    def completed(self, number: int, result: object, now: float) -> None:
-        self.threads += self._needs_thread[number]
-        super().completed(number, result, now)
-
-    def failed(self, number: int, exception: BaseException, now: float) -> None:
-        self.threads += self._needs_thread[number]
-        super().failed(number, exception, now)
-
-    def finish(self, now: float) -> None:
-        self.aside.clear()
-        super().finish(now)
+    def _let_go(self, number: int) -> None:
+        """A task needs the results that it takes no more; those that nobody needs are dropped."""
+        for task in self._takes.pop(number, ()):
+            self._takers[task] -= 1
+            if not self._takers[task]:
+                self._results[task] = None

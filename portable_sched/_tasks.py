@@ -1,14 +1,34 @@
 """What a task is: the definition, the decorator that makes it, the registry that keeps it."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
-from ._errors import DuplicateTaskError, did_you_mean, full_name, nearest_names
+from ._checks import (
+    NO_PLAIN_FUNCTION,
+    Demand,
+    as_demand,
+    as_plain_name,
+    bad_name,
+    bad_retries,
+    checked_seconds,
+    own_name,
+    refuse_unusable,
+    shown,
+)
+from ._errors import (
+    DuplicateTaskError,
+    did_you_mean,
+    full_name,
+    nearest_names,
+)
+from ._parameters import Parameter, callers_namespace, parameters_of, takes_nothing
+from ._retries import BackoffLike, RetryOn, as_retry_on, check_backoff
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -26,17 +46,33 @@ class Priority(IntEnum):
     LOW = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+TaskLike: TypeAlias = "str | TaskDef | Callable[..., object]"
+"""How a task is referred to: its name, its definition, or its decorated function."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class TaskDef:
     """A registered function and its settings.
 
     Attributes:
         name: unique in its registry and its graph; never empty.
-        function: what is called, without arguments; `async def` runs in the event loop, a plain
-            `def` in a worker thread.
+        function: what is called; `async def` runs in the event loop, a plain `def` in a worker
+            thread, and an async generator is open from its `yield` until nobody uses it any more.
         priority: of the tasks that are ready, the one with the highest priority starts first.
         retries: how many attempts the task has in total, at least 1.
-        depends_on: names of the tasks that must have succeeded before this one starts, each once.
+        depends_on: names of the tasks that must have succeeded before this one starts, each once;
+            those whose results it takes by parameter may be left out.
+        after: names of the tasks that must have ended, however, before this one starts; without
+            those that are in `depends_on` too.
+        timeout: seconds that one attempt may take; None for as long as it likes.
+        retry_on: the exceptions that are worth another attempt, as types or as a function of the
+            exception.
+        backoff: how long to wait before another attempt; None for not at all.
+        resources: what the task holds while an attempt runs, as pairs of a name and its units.
+        estimate: seconds that the task is expected to take; None where nobody knows.
+        parameters: what the function asks for; worked out where it is left out.
+        is_simple: whether the task is a plain `async def` that asks for nothing and has neither
+            `after`, `timeout`, `resources` nor `estimate`: most are, and need no second look.
 
     Raises:
         TypeError: a field is of a wrong type.
@@ -45,36 +81,115 @@ class TaskDef:
 
     name: str
     function: Callable[..., Any]
-    priority: Priority = Priority.MEDIUM
-    retries: int = 1
-    depends_on: tuple[str, ...] = ()
+    priority: Priority
+    retries: int
+    depends_on: tuple[str, ...]
+    after: tuple[str, ...]
+    timeout: float | None
+    retry_on: RetryOn
+    backoff: BackoffLike | None
+    resources: Demand
+    estimate: float | None
+    parameters: tuple[Parameter, ...]
+    is_simple: bool = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        # The checks are written for the good case, since a graph may have a million tasks: one
-        # comparison each, and what explains the bad case is far from here.
-        name = self.name
+    # By hand, because a graph may have a million tasks: what is generated takes twice as long. The
+    # checks are written for the good case, one comparison each; what explains the bad case is far
+    # from here.
+    def __init__(
+        self,
+        *,
+        name: str,
+        function: Callable[..., Any],
+        priority: Priority = Priority.MEDIUM,
+        retries: int = 1,
+        depends_on: Iterable[TaskLike] = (),
+        after: Iterable[TaskLike] = (),
+        timeout: float | None = None,
+        retry_on: RetryOn = Exception,
+        backoff: BackoffLike | None = None,
+        resources: Mapping[str, int] | Iterable[str] | Demand = (),
+        estimate: float | None = None,
+        parameters: tuple[Parameter, ...] | None = None,
+    ) -> None:
         if type(name) is not str or not name:
-            object.__setattr__(self, "name", _as_plain_name(name))
-        function = self.function
-        if type(function) is not FunctionType or function.__code__.co_flags & _NO_PLAIN_FUNCTION:
-            _refuse_unusable(name, function)
-        if type(self.priority) is not Priority:
-            object.__setattr__(self, "priority", _as_priority(name, self.priority))
-        retries = self.retries
+            name = as_plain_name(name)
+        flags = function.__code__.co_flags if type(function) is FunctionType else NO_PLAIN_FUNCTION
+        if flags & NO_PLAIN_FUNCTION:
+            refuse_unusable(name, function)
+        if type(priority) is not Priority:
+            priority = _as_priority(name, priority)
         if type(retries) is not int or retries < 1:
-            raise _bad_retries(name, retries)
-        if self.depends_on != ():
-            object.__setattr__(self, "depends_on", _as_names(name, self.depends_on))
+            raise bad_retries(name, retries)
+        if depends_on != ():
+            depends_on = as_names(f"Task {name!r}", "depends_on", depends_on)
+        _set_name(self, name)
+        _set_function(self, function)
+        _set_priority(self, priority)
+        _set_retries(self, retries)
+        _set_depends_on(self, depends_on)
+        _set_is_simple(self, bool(flags & inspect.CO_COROUTINE))
+        # What is rare stays empty where it is as it mostly is, for `__getattr__` to answer.
+        if retry_on is not Exception:
+            _set_rare(self, "retry_on", as_retry_on(name, retry_on))
+        if backoff is not None:
+            check_backoff(name, backoff)
+            _set_rare(self, "backoff", backoff)
+        if parameters is None:
+            parameters = () if takes_nothing(function) else parameters_of(function)
+        if (
+            parameters
+            or after != ()
+            or resources != ()
+            or not (timeout is None and estimate is None)
+        ):
+            _set_is_simple(self, False)  # noqa: FBT003 - it is a setter
+            after = as_names(f"Task {name!r}", "after", after)
+            _set_rare(self, "after", tuple([one for one in after if one not in depends_on]))
+            _set_rare(self, "timeout", checked_seconds(name, "timeout", timeout))
+            _set_rare(self, "resources", as_demand(name, resources))
+            _set_rare(self, "estimate", checked_seconds(name, "estimate", estimate))
+            _set_rare(self, "parameters", parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return _MOSTLY[name]
+        except KeyError:
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            ) from None
 
     def is_async(self) -> bool:
         """Whether calling the function gives a coroutine, so that it needs no thread."""
+        return self._is_any(inspect.iscoroutinefunction)
+
+    def is_lifetime(self) -> bool:
+        """Whether the function is an async generator, so that it is open while others use it."""
+        return self._is_any(inspect.isasyncgenfunction)
+
+    def _is_any(self, kind: Callable[[object], bool]) -> bool:
         function: Any = self.function
         while isinstance(function, partial):
             function = function.func
-        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            # Not `function.__call__`: that is a method of every function too.
-            getattr(type(function), "__call__", None)  # noqa: B004 - not asking if it is callable
-        )
+        # Not `function.__call__`: that is a method of every function too.
+        return kind(function) or kind(getattr(type(function), "__call__", None))  # noqa: B004 - not asking if it is callable
+
+
+(_set_name, _set_function, _set_priority, _set_retries, _set_depends_on, _set_is_simple) = (
+    getattr(TaskDef, slot).__set__
+    for slot in ("name", "function", "priority", "retries", "depends_on", "is_simple")
+)
+_set_rare: Final = object.__setattr__
+
+_MOSTLY: Final[dict[str, object]] = {
+    "after": (),
+    "timeout": None,
+    "retry_on": Exception,
+    "backoff": None,
+    "resources": (),
+    "estimate": None,
+    "parameters": (),
+}
 
 
 class TaskRegistry:
@@ -105,19 +220,35 @@ class TaskRegistry:
         name: str | None = None,
         priority: Priority = Priority.MEDIUM,
         retries: int = 1,
-        depends_on: Iterable[str | Callable[..., object]] = (),
+        depends_on: Iterable[TaskLike] = (),
+        *,
+        after: Iterable[TaskLike] = (),
+        timeout: float | None = None,
+        retry_on: RetryOn = Exception,
+        backoff: BackoffLike | None = None,
+        resources: Mapping[str, int] | Iterable[str] = (),
+        estimate: float | None = None,
     ) -> Callable[[F], F]: ...
     def task(
         self,
         name: str | Callable[..., object] | None = None,
         priority: Priority = Priority.MEDIUM,
         retries: int = 1,
-        depends_on: Iterable[str | Callable[..., object]] = (),
+        depends_on: Iterable[TaskLike] = (),
+        *,
+        after: Iterable[TaskLike] = (),
+        timeout: float | None = None,
+        retry_on: RetryOn = Exception,
+        backoff: BackoffLike | None = None,
+        resources: Mapping[str, int] | Iterable[str] = (),
+        estimate: float | None = None,
     ) -> object:
         """Register a function as a task, and get the function itself back.
 
         As `@task`, `@task()` or `@task(...)`. The function can be called, awaited, inspected and
-        pickled as before.
+        pickled as before. A parameter without a default that bears the name of a task takes that
+        task's result, and makes it a dependency; `depends_on` is then for order alone. `ResultOf`
+        is for other names, and `TaskScheduler.run(inputs=...)` for what differs from run to run.
 
         Args:
             name: what the task is called; the function's own name where it is left out.
@@ -125,6 +256,20 @@ class TaskRegistry:
             retries: how many attempts the task has in total; 1 means no second one.
             depends_on: names or decorated functions; all of them must have succeeded before this
                 task starts.
+            after: names or decorated functions; all of them must have ended, however they did,
+                before this task starts: a clean-up, a notification. A parameter named after one
+                takes its `TaskResult`.
+            timeout: seconds that one attempt may take; then it is cancelled, and has failed with
+                `TaskTimeoutError`. A thread cannot be cancelled: it is abandoned, and what comes
+                of it is of no account.
+            retry_on: which exceptions are worth another attempt: a type, several, or a function
+                that is given the exception.
+            backoff: how long to wait before another attempt: a `Backoff`, or a function of the
+                number of the attempt that has failed and its exception, which returns seconds.
+            resources: what the task holds while an attempt runs: names, or a mapping of names to
+                units. `TaskScheduler(resources=...)` says how many units there are.
+            estimate: seconds that the task is expected to take. Of equally urgent tasks that are
+                ready, the one with the longest way to go starts first.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.
@@ -133,37 +278,61 @@ class TaskRegistry:
                 replaces the task and keeps its place.
 
         >>> from portable_sched import Priority, task
-        >>> @task(priority=Priority.HIGH)
+        >>> @task(priority=Priority.HIGH, retries=3, timeout=10)
         ... async def fetch() -> bytes:
         ...     return b"rows"
-        >>> @task(name="load-rows", depends_on=[fetch], retries=3)
-        ... async def load() -> None: ...
+        >>> @task(name="load-rows")
+        ... async def load(fetch: bytes) -> int:
+        ...     return len(fetch)
         """
+        rare: dict[str, Any] = {}
+        if (
+            after != ()
+            or resources != ()
+            or retry_on is not Exception
+            or not (timeout is None and backoff is None and estimate is None)
+        ):
+            rare = {
+                "after": after,
+                "timeout": timeout,
+                "retry_on": retry_on,
+                "backoff": backoff,
+                "resources": resources,
+                "estimate": estimate,
+            }
         if name is None or isinstance(name, str):
-            return partial(self._register, name, priority, retries, depends_on)
+            return partial(self._register, name, priority, retries, depends_on, rare, 1)
         if not callable(name):
             # Whatever it is, it was meant as a name or as a function; the checks say which.
             if isinstance(name, CoroutineType | GeneratorType | AsyncGeneratorType):
-                _refuse_unusable(name.__name__, name)
-            raise _bad_name(name)
-        return self._register(None, priority, retries, depends_on, name)
+                refuse_unusable(name.__name__, name)
+            raise bad_name(name)
+        return self._register(None, priority, retries, depends_on, rare, 2, name)
 
-    def _register(
+    def _register(  # noqa: PLR0917 - called by name through a partial, it would take twice as long
         self,
         name: str | None,
         priority: Priority,
         retries: int,
-        depends_on: Iterable[str | Callable[..., object]],
+        depends_on: Iterable[TaskLike],
+        rare: dict[str, Any],
+        depth: int,
         function: F,
     ) -> F:
-        if name is None:
-            name = _own_name(function)
+        parameters: tuple[Parameter, ...] | None = ()
+        if not takes_nothing(function):
+            parameters = None
+            # Not where something is wrong with the function: that is for the definition to say.
+            with suppress(TypeError):
+                parameters = parameters_of(function, callers_namespace(depth))
         definition = TaskDef(
-            name=name,
+            name=own_name(function) if name is None else name,
             function=function,
             priority=priority,
             retries=retries,
-            depends_on=depends_on,  # type: ignore[arg-type] # normalized by the definition
+            depends_on=depends_on,
+            parameters=parameters,
+            **rare,
         )
         existing = self._definitions.get(definition.name)
         if existing is not None and not _is_same_function(existing.function, function):
@@ -174,7 +343,7 @@ class TaskRegistry:
 
     def __getitem__(self, name: str) -> TaskDef:
         if not isinstance(name, str):
-            raise _bad_name(name)
+            raise bad_name(name)
         definition = self._definitions.get(name)
         if definition is None:
             nearest = did_you_mean(nearest_names(name, list(self._definitions)))
@@ -254,15 +423,6 @@ def _leave_note(function: Any, definition: TaskDef) -> None:
     notes[_NOTE] = (*others[:1], definition)
 
 
-def _own_name(function: object) -> str:
-    name = getattr(function, "__name__", None)
-    if callable(function) and (not isinstance(name, str) or name == "<lambda>"):
-        raise TypeError(
-            f"{shown(function)} has no name of its own. Give the task one: @task(name=...)."
-        )
-    return name if isinstance(name, str) else "?"
-
-
 def _is_same_function(one: Any, other: Any) -> bool:
     """Whether `other` is `one` defined again: a notebook cell run twice, a module reloaded."""
     if one is other:
@@ -279,40 +439,6 @@ def _is_same_function(one: Any, other: Any) -> bool:
     )
 
 
-_NO_PLAIN_FUNCTION: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-
-
-def _refuse_unusable(name: str, function: Any) -> None:
-    """Say what is wrong with something that cannot be a task's function."""
-    bare = function
-    while isinstance(bare, partial):
-        bare = bare.func
-    if inspect.iscoroutine(bare):
-        raise TypeError(
-            f"Task {name!r}: expected a function, got a coroutine object. Pass the function "
-            f"without calling it: {bare.__name__}, not {bare.__name__}()."
-        )
-    if inspect.isclass(bare):
-        raise TypeError(
-            f"Task {name!r}: expected a function, got the class {bare.__name__}. Write a function "
-            "that makes the object and returns it."
-        )
-    # Of an object that is called, what counts is the method that this runs.
-    called = (bare, getattr(type(bare), "__call__", None))  # noqa: B004 - as above
-    if inspect.isgenerator(bare) or any(map(inspect.isgeneratorfunction, called)):
-        raise TypeError(
-            f"Task {name!r}: expected a function that returns its result, got a generator. "
-            "Collect the values and return a list."
-        )
-    if inspect.isasyncgen(bare) or any(map(inspect.isasyncgenfunction, called)):
-        raise TypeError(
-            f"Task {name!r}: expected a function that returns its result, got an async "
-            "generator. Collect the values and return a list."
-        )
-    if not callable(bare):
-        raise TypeError(f"Task {name!r}: expected a function, got {shown(bare)}.")
-
-
 def _as_priority(name: str, priority: object) -> Priority:
     """The member for a plain 1, 2 or 3; anything else is refused."""
     wanted = "Priority.HIGH, Priority.MEDIUM or Priority.LOW"
@@ -326,69 +452,39 @@ def _as_priority(name: str, priority: object) -> Priority:
         ) from None
 
 
-def _as_names(name: str, depends_on: object) -> tuple[str, ...]:
-    """Dependencies as names, each once, from names and decorated functions."""
-    if type(depends_on) is tuple or type(depends_on) is list:
-        if len(depends_on) == 1 and type(depends_on[0]) is str:
-            return (depends_on[0],)
-    elif isinstance(depends_on, str):
+def as_names(asker: str, field: str, given: object) -> tuple[str, ...]:
+    """Tasks as names, each once, from names and decorated functions."""
+    if type(given) is tuple or type(given) is list:
+        if len(given) == 1 and type(given[0]) is str:
+            return (given[0],)
+    elif isinstance(given, str):
         raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got the string "
-            f"{depends_on!r}. Write depends_on=[{depends_on!r}]."
+            f"{asker}: expected {field} to be a list of tasks, got the string {given!r}. "
+            f"Write {field}=[{given!r}]."
         )
-    elif callable(depends_on):
-        one = getattr(depends_on, "__name__", "function")
+    elif callable(given):
+        one = getattr(given, "__name__", "function")
         raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of tasks, got one function. "
-            f"Write depends_on=[{one}]."
+            f"{asker}: expected {field} to be a list of tasks, got one function. "
+            f"Write {field}=[{one}]."
         )
-    elif isinstance(depends_on, bytes) or not isinstance(depends_on, Iterable):
+    elif isinstance(given, bytes) or not isinstance(given, Iterable):
         raise TypeError(
-            f"Task {name!r}: expected depends_on to be a list of task names and decorated "
-            f"functions, got {shown(depends_on)}."
+            f"{asker}: expected {field} to be a list of task names and decorated functions, got "
+            f"{shown(given)}."
         )
     # A dict keeps the order and drops what is named twice.
     return tuple(
-        dict.fromkeys([one if type(one) is str else _as_name(name, one) for one in depends_on])
+        dict.fromkeys([one if type(one) is str else _as_name(asker, field, one) for one in given])
     )
 
 
-def _as_name(name: str, dependency: object) -> str:
-    if isinstance(dependency, str):
-        return _as_plain_name(dependency)
-    if isinstance(dependency, TaskDef):
-        return dependency.name
+def _as_name(asker: str, field: str, given: object) -> str:
+    if isinstance(given, str):
+        return as_plain_name(given)
+    if isinstance(given, TaskDef):
+        return given.name
     try:
-        return definition_of(dependency).name
+        return definition_of(given).name
     except TypeError as error:
-        raise TypeError(f"Task {name!r}: depends_on: {error}") from None
-
-
-def _as_plain_name(name: object) -> str:
-    """The name of a string enum's member as a plain string; what is no name is refused."""
-    if not isinstance(name, str) or not name:
-        raise _bad_name(name)
-    # Not `str(name)`, which is "Name.MEMBER" for a member of `class Name(str, Enum)`.
-    return str.__str__(name)
-
-
-def _bad_name(name: object) -> Exception:
-    if name == "":
-        return ValueError("Expected a task name, got an empty string.")
-    return TypeError(f"Expected a task name, a string, got {shown(name)}.")
-
-
-def _bad_retries(name: str, retries: object) -> Exception:
-    message = (
-        f"Task {name!r}: expected retries to be the number of attempts in total, a whole number "
-        f"of at least 1, got {shown(retries)}."
-    )
-    return ValueError(message) if type(retries) is int else TypeError(message)
-
-
-def shown(value: object) -> str:
-    """A value as an error message shows it, with its type and never a page long."""
-    text = repr(value)
-    if len(text) > 60:  # noqa: PLR2004 - what fits beside the rest of a sentence
-        text = f"{text[:57]}..."
-    return f"{text} ({type(value).__name__})"
+        raise TypeError(f"{asker}: {field}: {error}") from None

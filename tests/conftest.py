@@ -6,7 +6,6 @@ virtual one jumps while a thread works.
 """
 
 import asyncio
-import selectors
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,34 +16,9 @@ import pytest
 import trio.testing
 
 from portable_sched import clear_registry
+from portable_sched.testing import VirtualTimeLoop
 
 BACKENDS = ["asyncio", "asyncio-eager", "uvloop", "trio"]
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Never sleeps: it moves the loop's clock on by what the loop wanted to sleep."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            # Nothing is due, so only another thread could wake the loop. Wait for it.
-            return super().select(None)
-        events = super().select(0)
-        if not events:
-            self.now += timeout
-        return events
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop whose clock jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now
 
 
 def _eager(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:

@@ -11,9 +11,15 @@ from portable_sched import (
     DependencyError,
     DependencyFailedError,
     DuplicateTaskError,
+    InputError,
+    LifetimeError,
+    NoRetry,
+    ParameterError,
+    ResourceError,
     TaskCancelledError,
     TaskError,
     TaskTimeoutError,
+    UnknownTargetError,
 )
 
 # One line for each message there is: the error, its text, its parts.
@@ -52,13 +58,66 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
     (
         TaskTimeoutError("load", 1.5),
         "Task 'load' took longer than its timeout of 1.5 s.",
-        {"task": "load", "timeout": 1.5},
+        {"task": "load", "timeout": 1.5, "remark": ""},
     ),
     (
         TaskTimeoutError("load", 60.0),
         "Task 'load' took longer than its timeout of 60 s.",
-        {"task": "load", "timeout": 60.0},
+        {"task": "load", "timeout": 60.0, "remark": ""},
     ),
+    (
+        TaskTimeoutError("load", 60.0, "It was in its teardown."),
+        "Task 'load' took longer than its timeout of 60 s. It was in its teardown.",
+        {"task": "load", "timeout": 60.0, "remark": "It was in its teardown."},
+    ),
+    (
+        ParameterError("load", "fetsh", ["fetch"]),
+        (
+            "Task 'load' has a parameter 'fetsh' that nothing fills: no task and no input of this "
+            "run has that name, and it has no default. Did you mean 'fetch'?"
+        ),
+        {"task": "load", "dependency": "fetsh", "nearest": ("fetch",)},
+    ),
+    (
+        ResourceError("load", "bd", 2, nearest=["db"]),
+        (
+            "Task 'load' asks for the resource 'bd', which the scheduler does not have: "
+            "TaskScheduler(resources={'bd': ...}). Did you mean 'db'?"
+        ),
+        {"task": "load", "dependency": "bd", "asked": 2, "available": None, "nearest": ("db",)},
+    ),
+    (
+        ResourceError("load", "db", 5, 4),
+        (
+            "Task 'load' asks for 5 of the resource 'db', and the scheduler has 4, so it could "
+            "never start."
+        ),
+        {"task": "load", "dependency": "db", "asked": 5, "available": 4, "nearest": ()},
+    ),
+    (
+        InputError("dat", nearest=["date"]),
+        "The input 'dat' is taken by no parameter of a task. Did you mean 'date'?",
+        {"task": "run()", "dependency": "dat", "is_task": False, "nearest": ("date",)},
+    ),
+    (
+        InputError("fetch", is_task=True),
+        "The input 'fetch' has the name of a task. Give one of them another name.",
+        {"task": "run()", "dependency": "fetch", "is_task": True, "nearest": ()},
+    ),
+    (
+        UnknownTargetError("repport", ["report"]),
+        "The target 'repport' is not registered. Did you mean 'report'?",
+        {"task": "run()", "dependency": "repport", "nearest": ("report",)},
+    ),
+    (
+        LifetimeError("load", "did not yield"),
+        (
+            "Task 'load' is an async generator and did not yield. It has to yield once: what "
+            "comes before is its set-up, what it yields its result, the rest its teardown."
+        ),
+        {"task": "load", "problem": "did not yield"},
+    ),
+    (NoRetry("closed"), "closed", {}),
     (
         DependencyFailedError("load", "fetch", "fetch", "ValueError: no rows"),
         "Dependency 'fetch' failed: ValueError: no rows",
@@ -113,11 +172,16 @@ def test_the_parts_of_the_message_are_attributes(error: TaskError, parts: dict[s
 @each_error
 def test_every_error_is_a_task_error(error: TaskError) -> None:
     assert isinstance(error, TaskError)
-    assert type(error).__bases__[0] is TaskError
+    assert issubclass(type(error).__bases__[0], TaskError)
 
 
 def test_every_error_stands_in_the_table_above() -> None:
-    assert set(TaskError.__subclasses__()) == {type(error) for error, _, _ in ERRORS}
+    direct = TaskError.__subclasses__()
+    all_of_them = {*direct, *(each for one in direct for each in one.__subclasses__())}
+
+    assert {each for each in all_of_them if each.__module__ == "portable_sched"} == {
+        type(error) for error, _, _ in ERRORS
+    }
 
 
 def test_a_timeout_of_ours_is_a_timeout_error_too() -> None:

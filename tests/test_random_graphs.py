@@ -39,7 +39,7 @@ from portable_sched import (
     TaskScheduler,
     _scheduler,
 )
-from portable_sched._engine import loop_clock
+from portable_sched._backend import loop_clock
 from portable_sched._results import RunRecord
 
 # After so many turns of the loop everyone knows of a cancellation. trio takes two to cancel whoever
@@ -557,7 +557,7 @@ BROKEN_RESULTS: dict[str, tuple[Callable[[RunRecord], object], str]] = {
         "'y' has failed because of 'a'",
     ),
     "a root cause that has not failed": (
-        lambda record: record.failed_dependency.update({record.numbers["y"]: record.numbers["a"]}),
+        lambda record: record.root_cause.update({record.numbers["y"]: record.numbers["a"]}),
         "'y' has failed because of 'a' in the end",
     ),
     "a reason that is not the root cause's": (
@@ -566,7 +566,7 @@ BROKEN_RESULTS: dict[str, tuple[Callable[[RunRecord], object], str]] = {
     ),
     "a start of what was not started": (
         lambda record: record.started.__setitem__(record.numbers["y"], 2.0),
-        "'y' did not start, at 2.0 for 0.0",
+        "'y' did not start, at 2.0 for 1.0",
     ),
 }
 

@@ -280,7 +280,7 @@ async def test_a_failed_task_has_its_exception_and_no_result(registry) -> None:
     assert "LoadError: no such table" == result.error
     assert error is result.exception
     assert result.result is None
-    assert (AttemptFailure(1, error),) == result.failures
+    assert (AttemptFailure(1, error, result.duration),) == result.failures
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,9 @@ async def test_a_task_that_succeeds_at_last_keeps_the_failures_of_its_attempts(r
 
     assert (COMPLETED, "rows", 3) == (result.status, result.result, result.attempts)
     assert (None, None) == (result.error, result.exception)
-    assert (AttemptFailure(1, errors[0]), AttemptFailure(2, errors[1])) == result.failures
+    assert [(1, errors[0]), (2, errors[1])] == [
+        (failure.attempt, failure.exception) for failure in result.failures
+    ]
 
 
 async def test_the_exception_of_a_failed_task_is_that_of_its_last_attempt(registry) -> None:
@@ -520,7 +522,7 @@ async def test_a_running_task_has_a_start_and_its_failures_and_no_duration_yet(r
     await scheduler.run()
 
     assert [0.0, 0.0] == [result.duration for result in seen]
-    assert [(), (AttemptFailure(1, error),)] == [result.failures for result in seen]
+    assert [[], [error]] == [[each.exception for each in result.failures] for result in seen]
     assert None is not seen[0].started_at == seen[1].started_at
 
 

@@ -1,7 +1,5 @@
 """What may start next, decided without an event loop."""
 
-from math import isnan
-
 import pytest
 from naive import defined
 
@@ -14,7 +12,8 @@ from portable_sched import (
     TaskResult,
     TaskStatus,
 )
-from portable_sched._state import NOTHING, RunState, ThreadedState
+from portable_sched._resources import ResourceState
+from portable_sched._state import NOTHING, RunState
 
 MANY = 100_000
 
@@ -23,11 +22,12 @@ def state_of(*tasks: TaskDef) -> RunState:
     return RunState(Graph(tasks), began=0.0)
 
 
-def state_with_threads(threads: int, *tasks: TaskDef) -> ThreadedState:
+def state_with_threads(threads: int, *tasks: TaskDef) -> ResourceState:
     """Every task whose name begins with "thread" needs one."""
     graph = Graph(tasks)
     needs_thread = [definition.name.startswith("thread") for definition in graph.tasks]
-    return ThreadedState(graph, 0.0, needs_thread, threads)
+    demands = [(("", 1),) if each else () for each in needs_thread]
+    return ResourceState(graph, 0.0, demands, {"": threads})
 
 
 def number_of(state: RunState, name: str) -> int:
@@ -402,7 +402,6 @@ def test_what_has_not_ended_when_the_run_is_over_is_cancelled() -> None:
     ) == result_of(state, "a")
     assert TaskResult("b", TaskStatus.CANCELLED) == result_of(state, "b")
     assert TaskResult("c", TaskStatus.CANCELLED) == result_of(state, "c")
-    assert isnan(state.record.ended[number_of(state, "b")])
 
 
 def test_what_has_ended_stays_as_it_is_when_the_run_is_over() -> None:

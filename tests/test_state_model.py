@@ -19,8 +19,9 @@ from portable_sched import (
     TaskResult,
     TaskStatus,
 )
+from portable_sched._resources import ResourceState
 from portable_sched._results import RunRecord
-from portable_sched._state import NOTHING, RunState, ThreadedState
+from portable_sched._state import NOTHING, RunState
 
 What = Literal["take", "complete", "fail", "give up", "cancel itself", "cancel"]
 
@@ -218,7 +219,7 @@ def go_through(
             take(model, state)
         elif running:
             end(model, state, what, running[which % len(running)])
-        if isinstance(state, ThreadedState):
+        if isinstance(state, ResourceState):
             # It need not know how many of those at hand will find a thread.
             assert model.may_start_at_once() <= state.ready_count()
         else:
@@ -253,6 +254,7 @@ def test_every_decision_about_threads_is_that_of_the_naive_model(
 ) -> None:
     graph = Graph(tasks)
     needs_thread = [definition.name in in_threads for definition in graph.tasks]
-    state = ThreadedState(graph, 0.0, needs_thread, threads)
+    demands = [(("", 1),) if each else () for each in needs_thread]
+    state = ResourceState(graph, 0.0, demands, {"": threads})
 
     go_through(Model(tasks, in_threads, threads), state, history, cancelled)

@@ -201,7 +201,7 @@ def use_a_graph() -> None:
     assert_type(graph.numbers, dict[str, int])
     assert_type(graph.dependencies, list[Sequence[int]])
     assert_type(graph.dependents, list[Sequence[int]])
-    assert_type(graph.remaining_path(), list[int])
+    assert_type(graph.remaining_path(), list[float])
     Graph([TaskDef(name="fetch", function=fetch, depends_on=("other",))])
 
 

@@ -67,7 +67,7 @@ async def call_wrongly() -> None:
 
 TaskDef("fetch", fetch)  # type: ignore[call-arg]
 TaskDef(name="fetch")  # type: ignore[call-arg]
-TaskDef(name="fetch", function=fetch, depends_on=[fetch])  # type: ignore[arg-type]
+TaskDef(name="fetch", function=fetch, depends_on=[5])  # type: ignore[list-item]
 TaskDef(name="fetch", function=5)  # type: ignore[arg-type]
 TaskDef(name="fetch", function=fetch).retries = 2  # type: ignore[misc]
 Graph([fetch])  # type: ignore[list-item]
@@ -85,7 +85,7 @@ TaskScheduler(max_concurrency="4")  # type: ignore[arg-type]
 async def use_wrongly(scheduler: TaskScheduler, results: RunResults) -> None:
     scheduler.report(scheduler.run())  # type: ignore[arg-type]
     scheduler.report(list(results))  # type: ignore[arg-type]
-    await scheduler.run(["fetch"])  # type: ignore[call-arg]
+    await scheduler.run(5)  # type: ignore[arg-type]
     scheduler.results = results  # type: ignore[misc]
     results[0] = results[1]  # type: ignore[index]
     results[1.0]  # type: ignore[call-overload]

@@ -1,0 +1,42 @@
+"""The one place that knows the backends apart."""
+
+import sys
+from collections.abc import Callable
+
+from anyio import current_time
+from anyio.lowlevel import current_token
+
+
+def runs_on_asyncio() -> bool:
+    """Whether the running event loop is asyncio's, of whatever make: those tell the time."""
+    return hasattr(current_token().native_token, "time")
+
+
+def loop_clock() -> Callable[[], float]:
+    """The clock of the running event loop, which is what `anyio.current_time()` reads.
+
+    Through anyio it takes 0.3 µs each time, by itself 0.05.
+    """
+    try:
+        native = current_token().native_token
+    except RuntimeError as error:
+        raise RuntimeError(
+            "Expected a running event loop, found none. Write asyncio.run(scheduler.run()) or "
+            "trio.run(scheduler.run), or await scheduler.run() in an async function."
+        ) from error
+    clock: Callable[[], float] | None = getattr(native, "time", None)
+    if clock is None and "trio" in sys.modules:
+        clock = sys.modules["trio"].lowlevel.current_clock().current_time
+    return clock or current_time
+
+
+def cancellation_count() -> Callable[[], int]:
+    """How to ask for the cancellations of the running asyncio task that nobody took back.
+
+    trio's tasks cannot be cancelled one by one: there it is 0, always.
+    """
+    if runs_on_asyncio():
+        task = sys.modules["asyncio"].current_task()
+        count: Callable[[], int] = task.cancelling
+        return count
+    return int

@@ -1,0 +1,200 @@
+"""Whether an argument is what it should be, and what to write instead.
+
+The quick look for the good case is where the argument is taken, since a graph may have a million
+tasks. What is here has found something wrong already, or looks at what is rare.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from math import isfinite
+from typing import Any, Final
+
+NO_PLAIN_FUNCTION: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+"""Code flags of functions that do not return their result."""
+
+Demand = tuple[tuple[str, int], ...]
+"""What a task holds while it runs: resources and their units, sorted by name."""
+
+
+def own_name(function: object) -> str:
+    """The name that a function gives to its task."""
+    name = getattr(function, "__name__", None)
+    if callable(function) and (not isinstance(name, str) or name == "<lambda>"):
+        raise TypeError(
+            f"{shown(function)} has no name of its own. Give the task one: @task(name=...)."
+        )
+    return name if isinstance(name, str) else "?"
+
+
+def as_plain_name(name: object) -> str:
+    """The name of a string enum's member as a plain string; what is no name is refused."""
+    if not isinstance(name, str) or not name:
+        raise bad_name(name)
+    # Not `str(name)`, which is "Name.MEMBER" for a member of `class Name(str, Enum)`.
+    return str.__str__(name)
+
+
+def bad_name(name: object) -> Exception:
+    """What to raise for a name that is none."""
+    if name == "":
+        return ValueError("Expected a task name, got an empty string.")
+    return TypeError(f"Expected a task name, a string, got {shown(name)}.")
+
+
+def refuse_unusable(name: str, function: Any) -> None:
+    """Say what is wrong with something that cannot be a task's function."""
+    bare = function
+    while isinstance(bare, partial):
+        bare = bare.func
+    if inspect.iscoroutine(bare) or inspect.isasyncgen(bare):
+        what = "a coroutine" if inspect.iscoroutine(bare) else "an async generator"
+        raise TypeError(
+            f"Task {name!r}: expected a function, got {what} object. Pass the function "
+            f"without calling it: {bare.__name__}, not {bare.__name__}()."
+        )
+    if inspect.isclass(bare):
+        raise TypeError(
+            f"Task {name!r}: expected a function, got the class {bare.__name__}. Write a function "
+            "that makes the object and returns it."
+        )
+    # Of an object that is called, what counts is the method that this runs.
+    called = (bare, getattr(type(bare), "__call__", None))  # noqa: B004 - not asking if it is callable
+    if inspect.isgenerator(bare) or any(map(inspect.isgeneratorfunction, called)):
+        raise TypeError(
+            f"Task {name!r}: expected a function that returns its result, got a generator. "
+            "Collect the values and return a list; a task that yields once is an async def."
+        )
+    if not callable(bare):
+        raise TypeError(f"Task {name!r}: expected a function, got {shown(bare)}.")
+
+
+def bad_retries(name: str, retries: object) -> Exception:
+    """What to raise for a number of attempts that is none."""
+    message = (
+        f"Task {name!r}: expected retries to be the number of attempts in total, a whole number "
+        f"of at least 1, got {shown(retries)}."
+    )
+    return ValueError(message) if type(retries) is int else TypeError(message)
+
+
+def checked_seconds(name: str, field: str, seconds: object) -> float | None:
+    """A number of seconds above 0, or None."""
+    if seconds is None:
+        return None
+    message = (
+        f"Task {name!r}: expected {field} to be a number of seconds above 0, or None, got "
+        f"{shown(seconds)}."
+    )
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError(message)
+    if not (seconds > 0 and isfinite(seconds)):
+        raise ValueError(message)
+    return seconds
+
+
+def as_demand(name: str, resources: object) -> Demand:
+    """What a task holds while it runs, as pairs of a resource and its units, sorted by name."""
+    if isinstance(resources, str):
+        raise TypeError(
+            f"Task {name!r}: expected resources to be a list of names or a mapping of names to "
+            f"units, got the string {resources!r}. Write resources=[{resources!r}]."
+        )
+    pairs: tuple[Any, ...]
+    if isinstance(resources, Mapping):
+        pairs = tuple(resources.items())
+    elif isinstance(resources, Iterable):
+        pairs = tuple((one, 1) if isinstance(one, str) else one for one in resources)
+    else:
+        pairs = (resources,)
+    for pair in pairs:
+        # Of a definition made from another one they are pairs already.
+        if not (isinstance(pair, tuple) and len(pair) == 2 and is_name(pair[0])):  # noqa: PLR2004 - a pair
+            raise TypeError(
+                f"Task {name!r}: expected resources to be a list of names or a mapping of names "
+                f"to units, as in resources={{'db': 2}}, got {shown(resources)}."
+            )
+        check_units(f"Task {name!r}", *pair)
+    units_of = dict(pairs)
+    if len(units_of) < len(pairs):
+        raise ValueError(
+            f"Task {name!r}: expected resources to name each resource once, got "
+            f"{shown(resources)}. For several units write resources={{'db': 2}}."
+        )
+    return tuple(sorted(units_of.items()))
+
+
+def check_units(asker: str, resource: str, units: object) -> None:
+    """Refuse what is no number of units."""
+    message = (
+        f"{asker}: expected the units of the resource {resource!r} to be a whole number of at "
+        f"least 1, got {shown(units)}."
+    )
+    if type(units) is not int:
+        raise TypeError(message)
+    if units < 1:
+        raise ValueError(message)
+
+
+def as_capacity(resources: object) -> dict[str, int]:
+    """How many units there are of each resource of a scheduler."""
+    if resources is None:
+        return {}
+    if not isinstance(resources, Mapping) or not all(map(is_name, resources)):
+        raise TypeError(
+            "Expected resources to be a mapping of names to units, as in resources={'db': 4}, got "
+            f"{shown(resources)}."
+        )
+    for resource, units in resources.items():
+        check_units("TaskScheduler", resource, units)
+    return dict(resources)
+
+
+def as_limit(max_concurrency: object) -> int | None:
+    """How many tasks may run at one time; None for no limit."""
+    if max_concurrency is None:
+        return None
+    message = (
+        "Expected max_concurrency to be a whole number of at least 1, or None for no limit, got "
+        f"{max_concurrency!r}."
+    )
+    if type(max_concurrency) is not int:
+        raise TypeError(message)
+    if max_concurrency < 1:
+        raise ValueError(message)
+    return max_concurrency
+
+
+def as_callables(field: str, given: object) -> tuple[Callable[..., Any], ...]:
+    """Functions in the order in which they were given."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"Expected {field} to be a list of callables, got {shown(given)}. Write {field}=[...]."
+        )
+    callables = tuple(given)
+    for one in callables:
+        if not callable(one) or isinstance(one, type):
+            raise TypeError(
+                f"Expected {field} to be a list of callables, got {shown(one)} in the list."
+            )
+    return callables
+
+
+def as_flag(field: str, value: object) -> bool:
+    """What is said by True or False, and by nothing else."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected {field} to be True or False, got {shown(value)}.")
+    return value
+
+
+def is_name(value: object) -> bool:
+    """Whether it is a string that can name something."""
+    return isinstance(value, str) and value != ""
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it, with its type and never a page long."""
+    text = repr(value)
+    if len(text) > 60:  # noqa: PLR2004 - what fits beside the rest of a sentence
+        text = f"{text[:57]}..."
+    return f"{text} ({type(value).__name__})"

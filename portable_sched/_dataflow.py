@@ -1,0 +1,126 @@
+"""What fills the parameters of a graph's tasks: results of other tasks, or inputs of the run."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ._errors import InputError, ParameterError, nearest_names
+from ._parameters import Parameter, plainly_misfits, returned_by
+from ._tasks import TaskDef, definition_of
+
+
+class ResultTypeWarning(UserWarning):
+    """A task's result plainly cannot be what the parameter that takes it asks for.
+
+    It goes by the annotations of the two functions, before the run; the run goes on.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What fills one parameter.
+
+    Attributes:
+        parameter: the parameter.
+        task: number of the task that it is filled from; None for an input of the run, or, where
+            the parameter has one, for its default.
+        whole: whether it takes the `TaskResult`, since the task comes `after` that one.
+    """
+
+    parameter: Parameter
+    task: int | None = None
+    whole: bool = False
+
+
+def dependencies_of(definition: TaskDef, names: Mapping[str, object] | set[str]) -> tuple[str, ...]:
+    """All that a task depends on: what `depends_on` says, and what its parameters ask for.
+
+    Args:
+        definition: the task.
+        names: the tasks of the graph.
+    """
+    asked = dict.fromkeys(definition.depends_on)
+    for parameter in definition.parameters:
+        source = _task_of(parameter)
+        takes_it = parameter.result_of is not None or (parameter.required and source in names)
+        if takes_it and source not in definition.after:
+            asked[source] = None
+    return tuple(asked)
+
+
+def sources_of(definition: TaskDef, numbers: Mapping[str, int]) -> tuple[Source, ...]:
+    """What fills the parameters of a task, in their order; those that keep their default left out.
+
+    Args:
+        definition: the task.
+        numbers: name to number of the tasks of the graph.
+    """
+    sources: list[Source] = []
+    for parameter in definition.parameters:
+        name = _task_of(parameter)
+        if parameter.result_of is not None or (parameter.required and name in numbers):
+            sources.append(Source(parameter, numbers[name], name in definition.after))
+        elif parameter.required or parameter.by_position:
+            sources.append(Source(parameter))
+    # A default that stands before a filled parameter has to be passed too; one after it has not.
+    while sources and sources[-1].task is None and not sources[-1].parameter.required:
+        sources.pop()
+    return tuple(sources)
+
+
+def warn_of_misfits(tasks: Sequence[TaskDef], sources: Mapping[int, Iterable[Source]]) -> None:
+    """Warn of each result that plainly cannot be what its taker asks for."""
+    for number, filled in sources.items():
+        for source in filled:
+            wanted = source.parameter.annotation
+            if source.task is None or source.whole or wanted is None:
+                continue
+            given = returned_by(tasks[source.task].function)
+            if given is not None and plainly_misfits(given, wanted):
+                warnings.warn(
+                    f"Task {tasks[source.task].name!r} says to return {_named(given)}, and the "
+                    f"parameter {source.parameter.name!r} of task {tasks[number].name!r}, which "
+                    f"takes it, says to be {_named(wanted)}.",
+                    ResultTypeWarning,
+                    stacklevel=2,
+                )
+
+
+def checked_inputs(
+    given: Mapping[str, object],
+    names: Mapping[str, int],
+    takers: Mapping[str, Sequence[str]],
+    needed: Mapping[str, Sequence[str]],
+) -> None:
+    """Refuse inputs that do not match what is asked for.
+
+    Args:
+        given: the inputs of the run.
+        names: the tasks of the whole graph.
+        takers: for each input that some parameter of the whole graph takes, the tasks that do.
+        needed: likewise of the tasks that are to run.
+
+    Raises:
+        InputError: an input has the name of a task, or no parameter takes it.
+        ParameterError: nothing fills a parameter.
+    """
+    for name in given:
+        if name in names:
+            raise InputError(name, is_task=True)
+        if name not in takers:
+            raise InputError(name, nearest=nearest_names(str(name), list(takers)))
+    for name, tasks in needed.items():
+        if name not in given:
+            raise ParameterError(tasks[0], name, nearest_names(name, [*names, *given]))
+
+
+def _task_of(parameter: Parameter) -> str:
+    """The name of the task that would fill it."""
+    marked = parameter.result_of
+    if marked is None:
+        return parameter.name
+    return marked if isinstance(marked, str) else definition_of(marked).name
+
+
+def _named(annotation: object) -> str:
+    return annotation.__name__ if type(annotation) is type else str(annotation)
