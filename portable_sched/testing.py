@@ -38,6 +38,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from portable_sched import (
+    Backoff,
     Event,
     Parameter,
     RunResults,
@@ -168,7 +169,7 @@ def run_graph(
 
     In virtual time nothing waits: whenever everything sleeps, the clock jumps to whatever is due
     next, so an hour of backoff takes no time, and the durations in the results are exact. Two such
-    runs of one graph go the same way on both backends. Plain functions are called in the event
+    runs of one graph go the same way on both backends; a `Backoff` is without jitter. Plain functions are called in the event
     loop then, one at a time, since a clock that jumps does not wait for threads.
 
     It may also be called from inside an async test: it runs in a thread of its own then.
@@ -196,7 +197,7 @@ def run_graph(
         replace=_by_name("replace", replace, scheduler),
         fail={name: frozenset(given) for name, given in _by_name("fail", fail, scheduler).items()},
         seconds=_by_name("seconds", seconds, scheduler),
-        inline=virtual_time,
+        virtual=virtual_time,
     )
     planned = TaskScheduler(plan.of(scheduler), **settings)
     main = partial(planned.run, targets, inputs=inputs, order=order, seed=seed)
@@ -216,7 +217,7 @@ class _Plan:
     replace: Mapping[str, Callable[..., object]]
     fail: Mapping[str, frozenset[int]]
     seconds: Mapping[str, float]
-    inline: bool
+    virtual: bool
 
     def of(self, scheduler: TaskScheduler) -> list[TaskDef]:
         """The definitions that go by the plan."""
@@ -234,8 +235,10 @@ class _Plan:
 
     def _planned(self, definition: TaskDef) -> TaskDef:
         name = definition.name
+        if self.virtual and isinstance(definition.backoff, Backoff):
+            definition = changed(definition, backoff=changed(definition.backoff, jitter=0))
         in_thread = not (definition.is_async() or definition.is_lifetime())
-        if not (name in self.fail or name in self.seconds or (in_thread and self.inline)):
+        if not (name in self.fail or name in self.seconds or (in_thread and self.virtual)):
             return definition
         function = definition.function
         step = _Step(name, self.fail.get(name, frozenset()), self.seconds.get(name, 0))
@@ -247,7 +250,7 @@ class _Plan:
                 async with asynccontextmanager(function)(*args, **kwargs) as value:
                     yield value
 
-        elif in_thread and not self.inline:
+        elif in_thread and not self.virtual:
 
             def planned(*args: Any, **kwargs: Any) -> Any:
                 time.sleep(step.seconds)

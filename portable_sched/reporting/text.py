@@ -14,7 +14,8 @@ def text_report(results: RunResults) -> str:
     """A table with a line for each task, in topological order, and a line of totals.
 
     Durations are seconds. Columns are as wide as what stands in them, counted in columns of a
-    terminal; an error of several lines is shown on one. An empty graph gives the totals alone.
+    terminal; an error of several lines is shown on one. An empty graph gives the totals alone. A
+    run in another order than by priority says so, with the seed that repeats it.
     """
     rows = [_row(result) for result in results]
     table = _aligned([_HEADINGS, *rows]) if rows else []
@@ -38,6 +39,7 @@ def _summary(results: RunResults) -> str:
     return (
         f"{total} {'task' if total == 1 else 'tasks'}: {', '.join(parts) or 'nothing to run'}; "
         f"{results.wall_time:.4f}s wall time, {results.most_running} at once"
+        f"{results.order and f'; order: {results.order}'}"
     )
 
 
