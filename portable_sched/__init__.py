@@ -121,4 +121,3 @@ for _name in __all__:
     _public = globals()[_name]
     if isinstance(_public, type) or _public is clear_registry:
         _public.__module__ = __name__
-del _name, _public

@@ -169,8 +169,8 @@ def run_graph(
 
     In virtual time nothing waits: whenever everything sleeps, the clock jumps to whatever is due
     next, so an hour of backoff takes no time, and the durations in the results are exact. Two such
-    runs of one graph go the same way on both backends; a `Backoff` is without jitter. Plain functions are called in the event
-    loop then, one at a time, since a clock that jumps does not wait for threads.
+    runs of one graph go the same way, on both backends; a `Backoff` has no jitter. Plain functions
+    are called in the event loop, one at a time, since a clock that jumps waits for no thread.
 
     It may also be called from inside an async test: it runs in a thread of its own then.
 
@@ -242,27 +242,28 @@ class _Plan:
             return definition
         function = definition.function
         step = _Step(name, self.fail.get(name, frozenset()), self.seconds.get(name, 0))
-        planned: Callable[..., Any]
         if definition.is_lifetime():
 
-            async def planned(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            async def lifetime(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 await step.take()
                 async with asynccontextmanager(function)(*args, **kwargs) as value:
                     yield value
 
-        elif in_thread and not self.virtual:
+            return changed(definition, function=lifetime)
 
-            def planned(*args: Any, **kwargs: Any) -> Any:
+        if in_thread and not self.virtual:
+
+            def plain(*args: Any, **kwargs: Any) -> Any:
                 time.sleep(step.seconds)
                 step.fail_as_planned()
                 return function(*args, **kwargs)
 
-        else:
+            return changed(definition, function=plain)
 
-            async def planned(*args: Any, **kwargs: Any) -> Any:
-                await step.take()
-                returned = function(*args, **kwargs)
-                return await returned if inspect.isawaitable(returned) else returned
+        async def planned(*args: Any, **kwargs: Any) -> Any:
+            await step.take()
+            returned = function(*args, **kwargs)
+            return await returned if inspect.isawaitable(returned) else returned
 
         return changed(definition, function=planned)
 
