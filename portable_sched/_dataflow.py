@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from operator import is_
+from types import FunctionType
+from typing import NamedTuple
 
 from ._errors import InputError, ParameterError, nearest_names
 from ._parameters import Parameter, plainly_misfits, returned_by
@@ -16,8 +18,7 @@ class ResultTypeWarning(UserWarning):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What fills one parameter.
 
     Attributes:
@@ -66,6 +67,22 @@ def sources_of(definition: TaskDef, numbers: Mapping[str, int]) -> tuple[Source,
     while sources and sources[-1].task is None and not sources[-1].parameter.required:
         sources.pop()
     return tuple(sources)
+
+
+def results_in_a_row(definition: TaskDef, sources: Sequence[Source]) -> tuple[int, ...]:
+    """The numbers of the tasks that fill a function which takes nothing but results, in its order.
+
+    Empty where it takes something else too, or where it is not plain to see that the function takes
+    them by position: passing them so costs half as much, and most tasks are like that.
+    """
+    function = definition.function
+    if type(function) is not FunctionType or function.__dict__.get("__wrapped__") is not None:
+        return ()
+    in_order = all(map(is_, [source.parameter for source in sources], definition.parameters))
+    if not in_order or len(sources) > function.__code__.co_argcount:
+        return ()
+    numbers = [source.task for source in sources if source.task is not None and not source.whole]
+    return tuple(numbers) if len(numbers) == len(sources) else ()
 
 
 def warn_of_misfits(tasks: Sequence[TaskDef], sources: Mapping[int, Iterable[Source]]) -> None:

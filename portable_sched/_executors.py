@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from types import FunctionType
 from typing import Any, Final
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
@@ -28,7 +29,7 @@ def entry_of(definition: TaskDef) -> tuple[Entry, bool]:
     entry: Entry
     if definition.is_async():
         in_thread = False
-        entry = function if inspect.iscoroutinefunction(function) else partial(_call, function)
+        entry = function if type(function) is FunctionType else partial(_call, function)
     else:
         in_thread = True
         entry = partial(_call_in_thread, definition.name, function)
@@ -36,6 +37,19 @@ def entry_of(definition: TaskDef) -> tuple[Entry, bool]:
         remark = _ABANDONED if in_thread else ""
         entry = partial(within, definition.timeout, definition.name, remark, entry)
     return entry, in_thread
+
+
+def with_results(entry: Entry, numbers: tuple[int, ...], results: list[Any]) -> Entry:
+    """An entry that passes the results of other tasks, by position."""
+    return partial(_call_with_results, entry, numbers, results)
+
+
+def _call_with_results(
+    entry: Entry, numbers: tuple[int, ...], results: list[Any]
+) -> Coroutine[Any, Any, Any]:
+    if len(numbers) == 1:
+        return entry(results[numbers[0]])
+    return entry(*[results[number] for number in numbers])
 
 
 def filled(entry: Entry, arguments: Sequence[Argument], given: Callable[[], None] | None) -> Entry:

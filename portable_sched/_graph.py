@@ -6,7 +6,13 @@ from dataclasses import replace
 from operator import neg
 
 from ._checks import shown
-from ._dataflow import Source, dependencies_of, sources_of, warn_of_misfits
+from ._dataflow import (
+    Source,
+    dependencies_of,
+    results_in_a_row,
+    sources_of,
+    warn_of_misfits,
+)
 from ._errors import DependencyError, DuplicateTaskError, UnknownTargetError, nearest_names
 from ._sorting import CLOSE, sorted_names
 from ._tasks import Priority, TaskDef
@@ -33,6 +39,8 @@ class Graph:
         followers: for the tasks that others come `after`, the numbers of those.
         waiting: for each task how many others it waits for, both kinds together.
         sources: for the tasks that have parameters, what fills each of them.
+        rows: for those of them that take nothing but results, by position, the numbers of the
+            tasks that these come from.
         inputs: for each parameter that no task fills, so that a run has to, the names of the tasks
             that ask for it.
         lifetimes: numbers of the tasks that yield once.
@@ -71,6 +79,7 @@ class Graph:
         "lifetimes",
         "numbers",
         "place",
+        "rows",
         "sources",
         "special",
         "tasks",
@@ -85,6 +94,7 @@ class Graph:
     followers: dict[int, list[int]]
     waiting: list[int]
     sources: dict[int, tuple[Source, ...]]
+    rows: dict[int, tuple[int, ...]]
     inputs: dict[str, list[str]]
     lifetimes: list[int]
     special: list[int]
@@ -101,6 +111,7 @@ class Graph:
             self._connect(asked)
         self.waiting = list(map(len, self.dependencies))
         self.sources = {}
+        self.rows = {}
         self.inputs = {}
         self.lifetimes = []
         if asked:
@@ -228,6 +239,10 @@ class Graph:
             sources = sources_of(definition, self.numbers)
             if sources:
                 self.sources[number] = sources
+                row = results_in_a_row(definition, sources)
+                if row:
+                    self.rows[number] = row
+                    continue
             for source in sources:
                 if source.task is None and source.parameter.required:
                     takers = self.inputs.setdefault(source.parameter.name, [])

@@ -35,7 +35,7 @@ class ResultOf:
             raise TypeError(
                 f"Expected ResultOf of a task's name or a decorated function, got {task!r}."
             )
-        self.task = task
+        self.task: str | Callable[..., object] = task
 
     def __repr__(self) -> str:
         return f"ResultOf({self.task!r})"

@@ -15,7 +15,7 @@ from ._dataflow import Source, checked_inputs
 from ._engine import Run
 from ._errors import ResourceError, nearest_names
 from ._events import Announcer, Observer
-from ._executors import Argument, Entry, entry_of, filled
+from ._executors import Argument, Entry, entry_of, filled, with_results
 from ._graph import Graph, distinct
 from ._hooks import AttemptHook, hooked
 from ._lifetimes import Lifetime
@@ -205,14 +205,18 @@ class TaskScheduler:
                 if needs_thread:
                     in_thread.append(number)
         state = self._state(graph, in_thread, targets, clock())
+        record = state.record
         for number, sources in graph.sources.items():
-            arguments = _arguments(state.record, sources, inputs)
+            if self._keep_results and number in graph.rows:
+                entries[number] = with_results(entries[number], graph.rows[number], record.results)
+                continue
+            arguments = _arguments(record, sources, inputs)
             given = None if self._keep_results else partial(state.has_arguments, number)
             entries[number] = filled(entries[number], arguments, given)
         if self._hooks:
             muted: set[int] = set()
             for number, definition in enumerate(graph.tasks):
-                attempt = partial(state.record.attempt_of, number)
+                attempt = partial(record.attempt_of, number)
                 entries[number] = hooked(entries[number], self._hooks, definition, attempt, muted)
         return Run(state, entries, self._limit or len(graph), clock, lifetimes)
 

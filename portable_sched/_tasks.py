@@ -38,6 +38,9 @@ F = TypeVar("F", bound=Callable[..., object])
 _NOTE: Final = "__portable_sched_task__"
 
 
+_COROUTINE: Final = inspect.CO_COROUTINE
+
+
 class Priority(IntEnum):
     """How urgent a task is. Of the tasks that are ready, the most urgent one starts first."""
 
@@ -128,7 +131,7 @@ class TaskDef:
         _set_priority(self, priority)
         _set_retries(self, retries)
         _set_depends_on(self, depends_on)
-        _set_is_simple(self, bool(flags & inspect.CO_COROUTINE))
+        _set_is_simple(self, bool(flags & _COROUTINE))
         # What is rare stays empty where it is as it mostly is, for `__getattr__` to answer.
         if retry_on is not Exception:
             _set_rare(self, "retry_on", as_retry_on(name, retry_on))
@@ -161,10 +164,14 @@ class TaskDef:
 
     def is_async(self) -> bool:
         """Whether calling the function gives a coroutine, so that it needs no thread."""
+        if type(self.function) is FunctionType and self.function.__code__.co_flags & _COROUTINE:
+            return True
         return self._is_any(inspect.iscoroutinefunction)
 
     def is_lifetime(self) -> bool:
         """Whether the function is an async generator, so that it is open while others use it."""
+        if type(self.function) is FunctionType and self.function.__code__.co_flags & _COROUTINE:
+            return False
         return self._is_any(inspect.isasyncgenfunction)
 
     def _is_any(self, kind: Callable[[object], bool]) -> bool:
