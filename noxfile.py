@@ -118,7 +118,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run every program of examples/ on each backend."""
-    install(session, "test")
+    install(session, "examples")
     session.run("pytest", "-m", "examples", *session.posargs)
 
 
@@ -138,7 +138,7 @@ def wheel(session: nox.Session) -> None:
         with session.chdir(unpacked):
             session.install(str(built))
             session.run("python", "-W", "error", "-c", ANYIO_ALONE)
-            session.install(*nox.project.dependency_groups(PROJECT, "test"))
+            session.install(*nox.project.dependency_groups(PROJECT, "examples"))
             session.run("pytest", *session.posargs)
 
 
@@ -156,6 +156,6 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[-1])
 def bench(session: nox.Session) -> None:
-    """Measure time and memory per task beside the baselines. No part of CI."""
+    """Measure time and memory per task, or `-- makespan`, beside the baselines. No part of CI."""
     install(session, "bench")
     session.run("python", "tests/benchmarks", *session.posargs)

@@ -18,54 +18,60 @@ from textwrap import indent
 import anyio
 import trio
 
-from portable_sched import Priority, TaskRegistry, TaskScheduler, TaskStatus
+from portable_sched import Priority, TaskScheduler, task
 
 SECONDS_BETWEEN_ORDERS = 0.2
 LOST_ORDER = 3
 BACKENDS = ["asyncio", "trio"]
 
 
-# What is done for an order: the same on every backend.
+# What is done for an order, the same on every backend: check, then charge and pack at the same
+# time, then ship, then thank. `order` is an input of the run, the other parameters are results.
 
 
-def graph_of_order(number: int) -> TaskScheduler:
-    """Check, then charge and pack at the same time, then ship, then thank."""
-    registry = TaskRegistry()
+@task
+async def check(order: int) -> float:
+    """See that there is enough of it; returns the price."""
+    await anyio.sleep(0.02)
+    return 9.5 * order
 
-    @registry.task
-    async def check() -> None:
-        await anyio.sleep(0.02)
 
-    @registry.task(depends_on=[check], priority=Priority.HIGH)
-    async def charge() -> None:
-        await anyio.sleep(0.05)
+@task(priority=Priority.HIGH)
+async def charge(check: float) -> str:
+    """Take the money; returns the receipt."""
+    await anyio.sleep(0.05)
+    return f"{check:.2f} paid"
 
-    @registry.task(depends_on=[check])
-    async def pack() -> None:
-        await anyio.sleep(0.08)
 
-    @registry.task(depends_on=[charge, pack])
-    async def ship() -> None:
-        if number == LOST_ORDER:
-            await anyio.sleep_forever()
-        await anyio.sleep(0.05)
+@task(depends_on=[check])
+async def pack(order: int) -> str:
+    """Fill the parcel; returns its label."""
+    await anyio.sleep(0.08)
+    return f"parcel {order}"
 
-    @registry.task(depends_on=[ship])
-    async def thank() -> None:
-        await anyio.sleep(0.01)
 
-    return TaskScheduler(registry)
+@task(depends_on=[charge, pack])
+async def ship(order: int) -> None:
+    """Wait for the courier."""
+    await (anyio.sleep_forever() if order == LOST_ORDER else anyio.sleep(0.05))
+
+
+@task(depends_on=[ship])
+async def thank(charge: str, pack: str) -> str:
+    """Write to the customer."""
+    await anyio.sleep(0.01)
+    return f"{charge}, {pack} is on its way"
 
 
 async def handle_order(number: int) -> None:
-    """Run the graph of one order, and tell how far it got, also if it is cancelled on the way."""
-    scheduler = graph_of_order(number)
+    """Run the graph for one order, and tell how far it got, also if it is cancelled on the way."""
+    scheduler = TaskScheduler()  # with one for each order, its results are at hand whatever happens
     try:
-        await scheduler.run()
+        await scheduler.run(inputs={"order": number})
     finally:
         results = scheduler.results
-        if results.counts() == {TaskStatus.COMPLETED: len(results)}:
-            print(f"Order {number} is done: {len(results)} tasks, {results.wall_time:.2f} s.")
+        if results.ok:
+            print(f"Order {number} is done: {results[thank].result}, {results.wall_time:.2f} s.")
         else:
             print(f"Order {number} was cut short:")
             print(indent(scheduler.report(results), "    "))

@@ -12,6 +12,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _sorting     the topological order of names
     _graph       what depends on what: validated, sorted, ranked
     _results     what came out: `TaskStatus`, `TaskResult`, `RunResults`
+    _log         what is logged, which is little
     _events      what happened, as facts, and who is told
     _state       what may start next; pure, no event loop
     _resources   the same where tasks hold resources
@@ -47,6 +48,8 @@ from ._errors import (
 from ._events import (
     AttemptCancelled,
     AttemptCompleted,
+    AttemptEnded,
+    AttemptEvent,
     AttemptFailed,
     AttemptStarted,
     Event,
@@ -72,6 +75,8 @@ from ._tasks import Priority, TaskDef, TaskRegistry, clear_registry, task
 __all__ = [
     "AttemptCancelled",
     "AttemptCompleted",
+    "AttemptEnded",
+    "AttemptEvent",
     "AttemptFailed",
     "AttemptFailure",
     "AttemptStarted",

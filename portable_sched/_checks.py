@@ -78,17 +78,20 @@ def bad_retries(name: str, retries: object) -> Exception:
     return ValueError(message) if type(retries) is int else TypeError(message)
 
 
-def checked_seconds(name: str, field: str, seconds: object) -> float | None:
-    """A number of seconds above 0, or None."""
+def checked_seconds(
+    name: str, field: str, seconds: object, *, may_be_zero: bool = False
+) -> float | None:
+    """A number of seconds above 0, or of at least 0, or None."""
     if seconds is None:
         return None
+    span = "of at least 0" if may_be_zero else "above 0"
     message = (
-        f"Task {name!r}: expected {field} to be a number of seconds above 0, or None, got "
+        f"Task {name!r}: expected {field} to be a number of seconds {span}, or None, got "
         f"{shown(seconds)}."
     )
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise TypeError(message)
-    if not (seconds > 0 and isfinite(seconds)):
+    if not (isfinite(seconds) and (seconds > 0 or (may_be_zero and seconds == 0))):
         raise ValueError(message)
     return seconds
 

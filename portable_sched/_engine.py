@@ -29,8 +29,8 @@ What we do:
 - *Fair.* After 5 ms without giving way, the run takes a checkpoint.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from types import coroutine
 from typing import Any, Final
@@ -47,7 +47,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from ._backend import cancellation_count, runs_on_asyncio
 from ._executors import Entry
-from ._failures import QUITTING, from_the_users_function, quitting_in, self_cancelled
+from ._failures import QUITTING, quitting_in, self_cancelled, without_our_steps
 from ._lifetimes import Lifetime
 from ._results import CANCELLED
 from ._state import NOTHING, RunState
@@ -115,7 +115,7 @@ class Run:
         self.state = state
         self.lifetimes = lifetimes
         if lifetimes:
-            state.close = self._close
+            state.close = lambda number: lifetimes[number].close()
             for lifetime in lifetimes.values():
                 lifetime.host = self
         self.entries = entries
@@ -142,25 +142,39 @@ class Run:
         try:
             async with create_task_group() as self.group:
                 self.scope = self.group.cancel_scope
-                self.state.begin()
                 await self._send_for_workers()
         finally:
-            self.state.finish(self.clock())
+            with self._until_it_quits():
+                self.state.finish(self.clock())
             # They know us as we know them; let go, so that no collector is needed.
             for lifetime in self.lifetimes.values():
                 del lifetime.host
             del self.state.close
-        if self.quitting is not None:
-            try:
-                raise self.quitting
-            finally:
-                self.quitting = None
+            if self.quitting is not None:
+                try:
+                    raise self.quitting
+                finally:
+                    self.quitting = None
 
     def cancel(self) -> None:
         """End the run: what has not ended will be CANCELLED."""
-        self.interrupted = True
-        self.state.drain(self.clock(), CANCELLED)
+        self._start_nothing_more()
         self.scope.cancel()
+
+    def _start_nothing_more(self) -> None:
+        """The run is being cancelled. Lifetimes close when all that uses them has ended."""
+        self.interrupted = True
+        with self._until_it_quits():
+            self.state.drain(self.clock(), CANCELLED)
+            self._look_around()
+
+    @contextmanager
+    def _until_it_quits(self) -> Iterator[None]:
+        """Keep what an observer raises to end the program for the end of the run."""
+        try:
+            yield
+        except QUITTING as error:
+            self.quitting = error
 
     def stop(self) -> None:
         """Start nothing new; at the second call, cancel what is running."""
@@ -168,7 +182,7 @@ class Run:
             self.cancel()
         else:
             self.state.drain(self.clock())
-        self._look_around()
+            self._look_around()
 
     def spawn(self, function: Callable[..., Any], *args: object, name: str) -> None:
         """Start an async task within the run, for a lifetime."""
@@ -177,23 +191,23 @@ class Run:
     def closed(self, number: int, failure: BaseException | None) -> None:
         """A lifetime that had yielded is over; with a failure, its task has FAILED after all."""
         if failure is not None:
-            failure.__traceback__ = from_the_users_function(failure.__traceback__)
+            without_our_steps(failure)
             quitting = quitting_in(failure)
             if quitting is not None:
                 self.quitting = quitting
-                self.cancel()
                 failure = None
             elif isinstance(failure, get_cancelled_exc_class()):
                 failure = self_cancelled(self.state.record.tasks[number].name, failure)
-        self.state.closed(number, failure, self.clock())
-        self._look_around()
-
-    def _close(self, number: int) -> None:
-        self.lifetimes[number].close()
+        with self._until_it_quits():
+            self.state.closed(number, failure, self.clock())
+            self._look_around()
+        if self.quitting is not None:
+            self.cancel()
 
     async def _send_for_workers(self) -> None:
         """Hold rounds for as long as they are asked for. The caller's task spends the run here."""
         try:
+            self.state.begin()
             # A caller that is cancelled already starts nothing, and an empty graph gives way too.
             await checkpoint()
             self._hire(1)
@@ -215,10 +229,7 @@ class Run:
             self.quitting = error
             self.cancel()
         except BaseException:
-            self.interrupted = True
-            # Lifetimes close when all that uses them has ended: what has not started ends here.
-            self.state.drain(self.clock(), CANCELLED)
-            self._look_around()
+            self._start_nothing_more()
             raise
         for gate in self.gates:
             gate.set()
@@ -281,7 +292,7 @@ class Run:
         result, failure = box
         box[1] = None
         if failure is not None:
-            failure.__traceback__ = from_the_users_function(failure.__traceback__)
+            without_our_steps(failure)
             quitting = quitting_in(failure)
             if quitting is not None:
                 self.state.cancelled(number, None, now)

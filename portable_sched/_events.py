@@ -5,16 +5,24 @@ the run, so it should be quick and must not block. What it raises is logged, onc
 on; what it costs is its own, and a run without observers pays nothing for them.
 
 All times are seconds on the event loop's clock.
+
+Event
+├── RunStarted, RunFinished
+└── TaskEvent
+    ├── TaskScheduled, TaskStarted, TaskRetrying
+    ├── TaskCompleted, TaskFailed, TaskCancelled, TaskClosed
+    └── AttemptEvent
+        ├── AttemptStarted
+        └── AttemptEnded
+            └── AttemptCompleted, AttemptFailed, AttemptCancelled
 """
 
-import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
+from ._log import logger
 from ._results import RunResults
-
-_logger: Final = logging.getLogger("portable_sched")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,66 +69,16 @@ class TaskEvent(Event):
     task: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScheduled(TaskEvent):
     """Everything that the task waited for is there; it waits for a slot and its resources."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class TaskStarted(TaskEvent):
     """The task is RUNNING; its first attempt begins."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted(TaskEvent):
-    """An attempt begins.
-
-    Attributes:
-        attempt: which one, from 1.
-    """
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptCompleted(TaskEvent):
-    """An attempt has succeeded.
-
-    Attributes:
-        attempt: which one, from 1.
-        duration: seconds that it took.
-    """
-
-    attempt: int
-    duration: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptCancelled(TaskEvent):
-    """An attempt was ended by the cancellation of the run.
-
-    Attributes:
-        attempt: which one, from 1.
-        duration: seconds that it took.
-    """
-
-    attempt: int
-    duration: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed(TaskEvent):
-    """An attempt has failed.
-
-    Attributes:
-        attempt: which one, from 1.
-        exception: what it raised.
-        duration: seconds that it took.
-    """
-
-    attempt: int
-    exception: BaseException
-    duration: float
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,14 +116,67 @@ class TaskFailed(TaskEvent):
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskCancelled(TaskEvent):
     """The task is CANCELLED, started or not."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class TaskClosed(TaskEvent):
     """A task that yields is over, its teardown included; `TaskFailed` follows if that failed."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEvent(TaskEvent):
+    """Something that happened to one attempt of a task.
+
+    Attributes:
+        attempt: which one, from 1.
+    """
+
+    attempt: int
+
+
+class AttemptStarted(AttemptEvent):
+    """An attempt begins."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded(AttemptEvent):
+    """An attempt has ended, one way or another.
+
+    Attributes:
+        duration: seconds that it took.
+    """
+
+    duration: float
+
+
+class AttemptCompleted(AttemptEnded):
+    """An attempt has succeeded."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed(AttemptEnded):
+    """An attempt has failed.
+
+    Attributes:
+        exception: what it raised.
+    """
+
+    exception: BaseException
+
+
+class AttemptCancelled(AttemptEnded):
+    """An attempt was ended by the cancellation of the run."""
+
+    __slots__ = ()
 
 
 Observer = Callable[[Event], object]
@@ -173,23 +184,57 @@ Observer = Callable[[Event], object]
 
 
 class Announcer:
-    """Tells every observer, and keeps what they raise away from the run."""
+    """Tells every observer, and keeps what they raise away from the run.
 
-    __slots__ = ("_mute", "_observers")
+    What an observer brings about while it is told, by `scheduler.stop()` for instance, is told
+    when everybody has heard of what came before.
+    """
+
+    __slots__ = ("_mute", "_observers", "_telling", "_to_tell")
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
         self._mute: set[int] = set()
+        self._to_tell: deque[Event] = deque()
+        self._telling = False
 
-    def __call__(self, event: Event) -> None:
+    def note(self, event: Event) -> None:
+        """Keep an event, to be told when the state of the run is in order again."""
+        self._to_tell.append(event)
+
+    def tell(self) -> None:
+        """Tell what was noted, in order.
+
+        Raises:
+            BaseException: an observer raised it, and it is no `Exception`; all the same, the others
+                were told. What is still to tell is told the next time.
+        """
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._to_tell:
+                self._tell_all(self._to_tell.popleft())
+        finally:
+            self._telling = False
+
+    def _tell_all(self, event: Event) -> None:
+        leaving: BaseException | None = None
         for at, observer in enumerate(self._observers):
             try:
                 observer(event)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the observer's own, and logged
                 if at not in self._mute:
                     self._mute.add(at)
-                    _logger.exception(
+                    logger().exception(
                         "Observer %r raised at %r; what else it raises in this run is not logged.",
                         observer,
                         event,
                     )
+            except BaseException as error:  # noqa: BLE001 - raised when all were told
+                leaving = error
+        if leaving is not None:
+            try:
+                raise leaving
+            finally:
+                del leaving

@@ -1,7 +1,6 @@
 """Where an attempt runs, and with what: in the event loop or in a thread, with its arguments."""
 
 import inspect
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import FunctionType
@@ -9,10 +8,9 @@ from typing import Any, Final
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
+from ._log import logger
 from ._tasks import TaskDef
 from ._timeouts import within
-
-_logger: Final = logging.getLogger("portable_sched")
 
 _ABANDONED: Final = "It is in a thread, which cannot be stopped and goes on by itself."
 
@@ -93,7 +91,7 @@ async def _call_in_thread(
             _outcome_of, call, abandon_on_cancel=True, limiter=CapacityLimiter(1)
         )
     except get_cancelled_exc_class():
-        _logger.warning(
+        logger().warning(
             "Task %r was cancelled, by its timeout or with its run. %s", task, _ABANDONED
         )
         raise

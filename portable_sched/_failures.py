@@ -1,6 +1,5 @@
 """What an attempt raised: whether it is to leave the run, and how it goes into the results."""
 
-from types import TracebackType
 from typing import Final
 
 from ._errors import TaskCancelledError
@@ -12,13 +11,15 @@ QUITTING: Final = (KeyboardInterrupt, SystemExit)
 _OURS: Final = f"{__name__.rpartition('.')[0]}._"
 
 
-def from_the_users_function(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without our own steps that it begins with, which tell the user nothing."""
+def without_our_steps(failure: BaseException) -> None:
+    """Take from a traceback our own steps that it begins with, which tell the user nothing."""
+    traceback = failure.__traceback__
     while traceback is not None:
         if not str(traceback.tb_frame.f_globals.get("__name__")).startswith(_OURS):
             break
         traceback = traceback.tb_next
-    return traceback
+    # Not by assignment, which an exception that is a frozen dataclass refuses.
+    failure.with_traceback(traceback)
 
 
 def quitting_in(failure: BaseException) -> BaseException | None:

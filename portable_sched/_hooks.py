@@ -1,16 +1,14 @@
 """What is entered around each attempt: a user's context managers, for tracing and the like."""
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from ._executors import Entry
+from ._log import logger
 from ._tasks import TaskDef
-
-_logger: Final = logging.getLogger("portable_sched")
 
 AttemptHook = Callable[[TaskDef, int], AbstractAsyncContextManager[object]]
 """What is entered around each attempt of each task: `hook(definition, attempt)`."""
@@ -94,7 +92,7 @@ class _Guarded:
         if self._at in self._muted:
             return
         self._muted.add(self._at)
-        _logger.error(
+        logger().error(
             "Hook %r raised around attempt %d of task %r; what else it raises in this run is not "
             "logged.",
             self._hook,

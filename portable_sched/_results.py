@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from enum import Enum
 from math import isnan, nan
@@ -333,7 +334,9 @@ class RunResults(Sequence[TaskResult[Any]]):
             definition = record.tasks[number]
             note = f"in task {definition.name!r}, attempt {failure.attempt} of {definition.retries}"
             if note not in getattr(failure.exception, "__notes__", ()):
-                failure.exception.add_note(note)
+                # A frozen dataclass takes no notes.
+                with suppress(AttributeError):
+                    failure.exception.add_note(note)
         failed = f"{len(causes)} {'task' if len(causes) == 1 else 'tasks'} failed"
         raise BaseExceptionGroup(failed, [failure.exception for _, failure in causes])
 

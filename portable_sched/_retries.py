@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from random import random
 from typing import Any
 
 from ._checks import shown
@@ -60,6 +59,11 @@ class Backoff:
             wait = min(self.initial * float(self.factor) ** (attempt - 1), self.maximum)
         except OverflowError:
             wait = self.maximum if self.initial else 0.0
+        if not self.jitter:
+            return float(wait)
+        # Here, because it takes a third of our import time, and most programs never wait.
+        from random import random  # noqa: PLC0415
+
         return wait * (1 - self.jitter * random())  # noqa: S311 - it keeps no secret
 
 

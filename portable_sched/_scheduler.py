@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from random import Random
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -49,7 +48,7 @@ class TaskScheduler:
             many as are ready. Plain functions run in threads, of which a run without a limit
             uses 40.
         resources: how many units there are of each thing that tasks hold while they run, as in
-            `{"db": 4, "gpu": 1}`.
+            `{"db": 4, "gpu": 1}`. Each run has as many for itself.
         on_failure: what a task that has failed for good means for the rest: CONTINUE runs
             everything that does not depend on it, DRAIN starts nothing new, CANCEL cancels what
             is running too.
@@ -233,7 +232,7 @@ class TaskScheduler:
             if not self._observers:
                 return RunState(graph, began, **settings)
             watched = WatchedState(graph, began, **settings)
-            watched.announce = Announcer(self._observers)
+            watched.announcer = Announcer(self._observers)
             return watched
         demands: list[Demand] = [()] * len(graph)
         for number in holders:
@@ -245,7 +244,7 @@ class TaskScheduler:
         if not self._observers:
             return ResourceState(graph, began, demands, capacity, **settings)
         watched_too = WatchedResourceState(graph, began, demands, capacity, **settings)
-        watched_too.announce = Announcer(self._observers)
+        watched_too.announcer = Announcer(self._observers)
         return watched_too
 
     def _refuse_what_is_too_much(self, graph: Graph) -> None:
@@ -408,6 +407,9 @@ def _reordered(graph: Graph, order: object, seed: object) -> tuple[Graph, str]:
     if order == "reverse":
         return graph.reordered(reversed(graph.by_place)), "reverse"
     if order == "shuffle":
+        # Here for the sake of our import time, as in `Backoff.delay`.
+        from random import Random  # noqa: PLC0415
+
         drawn = Random().randrange(2**32) if seed is None else seed  # noqa: S311 - it keeps no secret
         by_place = list(graph.by_place)
         Random(drawn).shuffle(by_place)  # noqa: S311 - it keeps no secret

@@ -203,9 +203,10 @@ class RunState:
                     delay = delay_after(definition.backoff, attempt, exception)
             except Exception as error:  # noqa: BLE001 - of the user's `retry_on` or `backoff`
                 # They were asked about one exception and raised another; both are kept.
-                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+                error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
                 self.record.failures[number].append(AttemptFailure(attempt, error, 0.0))
-            if delay >= 0:
+            # Either of them may have called `stop()`, and then there is no other attempt.
+            if delay >= 0 and not self.draining:
                 self._try_again(number, delay, now)
                 return
         self._fail(number, now)

@@ -151,7 +151,9 @@ class TaskDef:
             _set_rare(self, "after", tuple([one for one in after if one not in depends_on]))
             _set_rare(self, "timeout", checked_seconds(name, "timeout", timeout))
             _set_rare(self, "resources", as_demand(name, resources))
-            _set_rare(self, "estimate", checked_seconds(name, "estimate", estimate))
+            _set_rare(
+                self, "estimate", checked_seconds(name, "estimate", estimate, may_be_zero=True)
+            )
             _set_rare(self, "parameters", parameters)
 
     def __getattr__(self, name: str) -> Any:
@@ -276,7 +278,8 @@ class TaskRegistry:
             resources: what the task holds while an attempt runs: names, or a mapping of names to
                 units. `TaskScheduler(resources=...)` says how many units there are.
             estimate: seconds that the task is expected to take. Of equally urgent tasks that are
-                ready, the one with the longest way to go starts first.
+                ready, the one with the longest way to go starts first. A task without an estimate
+                counts as one second.
 
         Raises:
             TypeError, ValueError: an argument is not what it should be.

@@ -1,17 +1,19 @@
 """States that tell what they decide, since everything that happens to a task goes through them.
 
-A run without observers has a plain state, so it does not even ask whether anyone is watching.
+What is noted in the middle of a decision is told at its end, so that an observer finds the run in
+order, and may stop it. A run without observers has a plain state: it does not even ask whether
+anyone is watching.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ._errors import error_text
 from ._events import (
+    Announcer,
     AttemptCancelled,
     AttemptCompleted,
     AttemptFailed,
     AttemptStarted,
-    Event,
     RunFinished,
     RunStarted,
     TaskCancelled,
@@ -23,7 +25,7 @@ from ._events import (
     TaskStarted,
 )
 from ._resources import ResourceState
-from ._results import CANCELLED, PENDING, RunResults
+from ._results import CANCELLED, FAILED, PENDING, RunResults
 from ._state import NOTHING, RunState
 
 
@@ -32,12 +34,14 @@ class _Watched(RunState):
 
     __slots__ = ()
 
-    announce: Callable[[Event], None]
+    announcer: Announcer
 
     def begin(self) -> None:
         began = self.record.began
-        self.announce(RunStarted(at=began, tasks=tuple([task.name for task in self.record.tasks])))
-        self._tell_scheduled([at for at, left in enumerate(self.waiting) if not left], began)
+        names = tuple([definition.name for definition in self.record.tasks])
+        self.announcer.note(RunStarted(at=began, tasks=names))
+        self._note_scheduled([at for at, left in enumerate(self.waiting) if not left], began)
+        self.announcer.tell()
 
     def take(self, now: float) -> int:
         number = super().take(now)
@@ -45,24 +49,26 @@ class _Watched(RunState):
             attempt = self.record.attempt_of(number)
             name = self._name(number)
             if attempt == 1:
-                self.announce(TaskStarted(at=now, task=name))
-            self.announce(AttemptStarted(at=now, task=name, attempt=attempt))
+                self.announcer.note(TaskStarted(at=now, task=name))
+            self.announcer.note(AttemptStarted(at=now, task=name, attempt=attempt))
+            self.announcer.tell()
         return number
 
     def completed(self, number: int, result: object, now: float) -> None:
         name = self._name(number)
         attempt, duration = self._attempt(number, now)
-        self.announce(AttemptCompleted(at=now, task=name, attempt=attempt, duration=duration))
+        self.announcer.note(AttemptCompleted(at=now, task=name, attempt=attempt, duration=duration))
         since_start = now - self.record.started[number]
-        self.announce(TaskCompleted(at=now, task=name, duration=since_start))
+        self.announcer.note(TaskCompleted(at=now, task=name, duration=since_start))
         released = self._last_waiting(self._dependents[number])
         # Now what comes of it, followers included.
-        self._tell_scheduled(released, now)
+        self._note_scheduled(released, now)
         super().completed(number, result, now)
+        self.announcer.tell()
 
     def failed(self, number: int, exception: BaseException, now: float) -> None:
         attempt, duration = self._attempt(number, now)
-        self.announce(
+        self.announcer.note(
             AttemptFailed(
                 at=now,
                 task=self._name(number),
@@ -72,42 +78,54 @@ class _Watched(RunState):
             )
         )
         super().failed(number, exception, now)
+        self.announcer.tell()
 
     def cancelled(self, number: int, exception: BaseException | None, now: float) -> None:
         attempt, duration = self._attempt(number, now)
-        self.announce(
+        self.announcer.note(
             AttemptCancelled(at=now, task=self._name(number), attempt=attempt, duration=duration)
         )
         super().cancelled(number, exception, now)
+        self.announcer.tell()
 
     def closed(self, number: int, exception: BaseException | None, now: float) -> None:
-        self.announce(TaskClosed(at=now, task=self._name(number)))
+        self.announcer.note(TaskClosed(at=now, task=self._name(number)))
         super().closed(number, exception, now)
+        self.announcer.tell()
+
+    def drain(self, now: float, status: int = FAILED) -> None:
+        super().drain(now, status)
+        self.announcer.tell()
+
+    def cancel_running(self, now: float) -> None:
+        super().cancel_running(now)
+        self.announcer.tell()
 
     def finish(self, now: float) -> None:
         super().finish(now)
-        self.announce(RunFinished(at=now, results=RunResults(self.record)))
+        self.announcer.note(RunFinished(at=now, results=RunResults(self.record)))
+        self.announcer.tell()
 
     def _try_again(self, number: int, delay: float, now: float) -> None:
         next_attempt = self.record.attempt_of(number) + 1
         super()._try_again(number, delay, now)
-        self.announce(
+        self.announcer.note(
             TaskRetrying(at=now, task=self._name(number), attempt=next_attempt, delay=delay)
         )
 
     def _end(self, number: int, status: int, now: float) -> None:
-        # Told first what it means: what follows from its end comes after it.
+        # Before what follows from it.
         name = self._name(number)
         if status == CANCELLED:
-            self.announce(TaskCancelled(at=now, task=name))
+            self.announcer.note(TaskCancelled(at=now, task=name))
         else:
             error = error_text(self.record.exception_of(number))
-            self.announce(TaskFailed(at=now, task=name, error=error))
+            self.announcer.note(TaskFailed(at=now, task=name, error=error))
         super()._end(number, status, now)
 
     def _is_over(self, number: int, now: float) -> None:
         if not self.draining:
-            self._tell_scheduled(self._last_waiting(self._followers.get(number, ())), now)
+            self._note_scheduled(self._last_waiting(self._followers.get(number, ())), now)
         super()._is_over(number, now)
 
     def _attempt(self, number: int, now: float) -> tuple[int, float]:
@@ -120,9 +138,9 @@ class _Watched(RunState):
         status = self.record.status
         return [at for at in numbers if self.waiting[at] == 1 and status[at] == PENDING]
 
-    def _tell_scheduled(self, numbers: Iterable[int], now: float) -> None:
+    def _note_scheduled(self, numbers: Iterable[int], now: float) -> None:
         for number in numbers:
-            self.announce(TaskScheduled(at=now, task=self._name(number)))
+            self.announcer.note(TaskScheduled(at=now, task=self._name(number)))
 
     def _name(self, number: int) -> str:
         return self.record.tasks[number].name
@@ -131,10 +149,10 @@ class _Watched(RunState):
 class WatchedState(_Watched):
     """A `RunState` that tells."""
 
-    __slots__ = ("announce",)
+    __slots__ = ("announcer",)
 
 
 class WatchedResourceState(_Watched, ResourceState):
     """A `ResourceState` that tells."""
 
-    __slots__ = ("announce",)
+    __slots__ = ("announcer",)

@@ -1,5 +1,6 @@
 """The programs of `examples/`, each run as a process of its own, with warnings as errors."""
 
+import json
 import re
 import signal
 import subprocess
@@ -187,6 +188,104 @@ def test_the_census_says_where_it_has_found_nothing(tmp_path, folder) -> None:
     assert ran.stderr.endswith(f"error: no Python files in {tmp_path / folder}\n")
 
 
+# --- etl.py ---
+
+
+@on_each_backend
+def test_the_nightly_load_retries_the_rates_and_loads_every_line_that_makes_sense(backend) -> None:
+    printed = output_of("etl.py", "--backend", backend)
+
+    assert re.search(r"^rates +COMPLETED +3 ", printed, re.MULTILINE)
+    assert "\n16 tasks: 16 completed; " in printed
+    assert "\n\nThe sales of 2026-03-01: 8,415 of 8,500 lines were loaded.\n" in printed
+    totals = re.findall(r"^  (\w+) +([\d,]+) lines +[\d,]+\.\d\d EUR$", printed, re.MULTILINE)
+    # Every hundredth line is bad.
+    expected = [("Cairo", "1,485"), ("Lima", "2,475"), ("Oslo", "3,960"), ("Quito", "495")]
+    assert expected == totals
+
+
+@on_each_backend
+def test_the_nightly_load_loads_what_it_can_and_writes_the_mail_after_a_failure(backend) -> None:
+    reason = "ValueError: 500 of 500 lines make no sense"
+
+    ran = run("etl.py", "--backend", backend, "--fail")
+
+    assert (1, "") == (ran.returncode, ran.stderr)
+    assert re.search(rf"^clean Quito +FAILED +1 +\S+  {reason}$", ran.stdout, re.MULTILINE)
+    assert "\n16 tasks: 13 completed, 3 failed; " in ran.stdout
+    assert ran.stdout.endswith(
+        "\n\nThe sales of 2026-03-01: 7,920 of 8,500 lines were loaded.\n"
+        f"No totals. Dependency 'load Quito' failed, because 'clean Quito' failed: {reason}\n"
+    )
+
+
+def test_the_nightly_load_takes_the_day_from_the_command_line() -> None:
+    printed = output_of("etl.py", "--day", "2026-03-29")
+
+    assert "\nThe sales of 2026-03-29: 8,415 of 8,500 lines were loaded.\n" in printed
+
+
+# --- service.py ---
+
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def visits(request) -> dict[str, str]:
+    """What the service prints on one backend, each part under its title."""
+    pytest.importorskip("httpx")
+    parts = output_of("service.py", "--backend", request.param).split("\n\n")
+    return dict(part.split("\n", 1) for part in parts)
+
+
+def statuses(part: str) -> dict[str, tuple[str, str]]:
+    """Status and attempts of each task in the report that a part has."""
+    found = re.findall(r"^ +(\w+) +([A-Z]{4,}) +(\d) ", part, re.MULTILINE)
+    return {task: (status, attempts) for task, status, attempts in found}
+
+
+def test_three_requests_at_once_share_the_scheduler_of_the_service(visits) -> None:
+    lines = visits["Three clients at once"].splitlines()
+
+    logged = [line for line in lines if line.startswith("    log: /page/")]
+    answered = [line for line in lines if not line.startswith(" ")]
+    kinds = ["weather", "hotels", "trains", "museums", "concerts"]
+    expected = [
+        f"{city}: 200 "
+        + json.dumps({"city": city, "parts": [f"{kind} in {city}" for kind in kinds]})
+        for city in ("Cairo", "Lima", "Oslo")
+    ]
+    assert (3, expected) == (len(logged), sorted(answered))
+
+
+def test_a_source_that_fails_cancels_the_other_calls_of_its_page(visits) -> None:
+    part = visits["A source that fails at once"]
+
+    assert part.endswith("\nAtlantis: 502 LookupError: no museums in Atlantis")
+    assert {
+        "weather": ("CANCELLED", "0"),
+        "hotels": ("CANCELLED", "1"),
+        "trains": ("CANCELLED", "0"),
+        "museums": ("FAILED", "1"),
+        "concerts": ("CANCELLED", "1"),
+        "page": ("FAILED", "0"),
+    } == statuses(part)
+
+
+def test_a_source_that_takes_too_long_is_a_timeout_for_the_client(visits) -> None:
+    part = visits["A source that takes too long"]
+
+    late = "TaskTimeoutError: Task 'trains' took longer than its timeout of 1 s."
+    assert part.endswith(f"\nVenice: 504 {late}")
+    assert ("FAILED", "1") == statuses(part)["trains"]
+
+
+def test_the_run_of_a_client_that_goes_away_is_cancelled(visits) -> None:
+    part = visits["A client that does not wait"]
+
+    assert part.startswith("Quito: the client goes away\n    log: /page/Quito took ")
+    found = statuses(part)
+    assert (("CANCELLED", "1"), ("CANCELLED", "0")) == (found["hotels"], found["page"])
+
+
 # --- inside_an_app.py ---
 
 ORDER_CUT_SHORT = """\
@@ -212,6 +311,8 @@ def test_both_shops_close_by_themselves() -> None:
         "The shop on trio opens.",
         "The shop on trio is closed.",
     ] == lines
+    done = "Order 1 is done: 9.50 paid, parcel 1 is on its way, 0.00 s.\n"
+    assert 2 == printed.count(done)
 
 
 @contextmanager
