@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 import checkout  # noqa: F401  (before portable_sched, which it makes findable)
 import engine
 import import_time
+import makespan
 import scale
 from backends import installed_backends
 from shapes import SHAPES
@@ -16,6 +17,7 @@ from tables import print_heading
 # A suite is one line: its name, and its parts with what reports each.
 SUITES = {
     "speed": {"engine": engine.report, "scale": scale.report, "import": import_time.report},
+    "makespan": {"makespan": makespan.report},
 }
 
 
@@ -23,17 +25,21 @@ def arguments() -> Namespace:
     """What the command line asks for."""
     parser = ArgumentParser(prog="python tests/benchmarks", description="Measure portable_sched.")
     parser.add_argument("suite", nargs="?", choices=list(SUITES), default="speed")
-    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument(
+    parts = [part for suite in SUITES.values() for part in suite]
+    parser.add_argument("--only", choices=parts, help="one part of the suite")
+    speed = parser.add_argument_group("what only speed asks for")
+    speed.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    speed.add_argument(
         "--backends",
         nargs="+",
         choices=installed_backends(),
         help="default: all at 20,000 tasks, asyncio at 5,000",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="interleaved runs (default: 3)")
-    parts = [part for suite in SUITES.values() for part in suite]
-    parser.add_argument("--only", choices=parts, help="one part of the suite")
-    return parser.parse_args()
+    speed.add_argument("--repeats", type=int, default=3, help="interleaved runs (default: 3)")
+    options = parser.parse_args()
+    if options.only not in (None, *SUITES[options.suite]):
+        parser.error(f"{options.only} is no part of {options.suite}: {[*SUITES[options.suite]]}")
+    return options
 
 
 def main() -> None:

@@ -1,17 +1,40 @@
-"""The graphs that are timed: a list with, for each task, the numbers of those it depends on.
+"""The graphs that are run: a list with, for each task, the numbers of those it depends on.
 
 A task's dependencies always come before it, so any contender can build it in one pass.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
 
 Graph: TypeAlias = list[list[int]]
 
-MONTAGE = Path(__file__).parent / "workflows" / "montage-chameleon-dss-10d-001.json"
+WORKFLOWS = Path(__file__).parent / "workflows"
+MONTAGE = WORKFLOWS / "montage-chameleon-dss-10d-001.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """A recorded run of a real workflow: its graph, and how many seconds each task took."""
+
+    name: str
+    graph: Graph
+    seconds: list[float]
+
+
+def recorded(file: Path) -> Workflow:
+    """The workflow in one of the files of `WORKFLOWS`."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    tasks = content["tasks"]
+    numbers = {task["id"]: number for number, task in enumerate(tasks)}
+    return Workflow(
+        name=content["name"],
+        graph=[[numbers[parent] for parent in task["parents"]] for task in tasks],
+        seconds=[task["seconds"] for task in tasks],
+    )
 
 
 def chain(size: int) -> Graph:
@@ -36,13 +59,11 @@ def wide(size: int) -> Graph:
 
 def montage(size: int) -> Graph:
     """The recorded Montage run, repeated side by side; the last copy is cut where `size` ends."""
-    tasks = json.loads(MONTAGE.read_text(encoding="utf-8"))["tasks"]
-    numbers = {task["id"]: number for number, task in enumerate(tasks)}
-    recorded = [[numbers[parent] for parent in task["parents"]] for task in tasks]
+    copied = recorded(MONTAGE).graph
     graph: Graph = []
     for number in range(size):
-        place = number % len(recorded)
-        graph.append([number - place + dependency for dependency in recorded[place]])
+        place = number % len(copied)
+        graph.append([number - place + dependency for dependency in copied[place]])
     return graph
 
 
