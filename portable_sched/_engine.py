@@ -46,7 +46,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from ._backend import cancellation_count, runs_on_asyncio
-from ._executors import Entry
+from ._executors import ENDED, Entry, attempts_in
 from ._failures import QUITTING, quitting_in, self_cancelled, without_our_steps
 from ._lifetimes import Lifetime
 from ._results import CANCELLED
@@ -54,9 +54,6 @@ from ._state import NOTHING, RunState
 
 # Seconds that a run keeps the event loop for itself at a stretch.
 _FAIR_SHARE: Final = 0.005
-
-# What `_attempts` yields for an attempt that has ended. No event loop's futures are equal to it.
-_ENDED: Final = object()
 
 
 class Run:
@@ -76,6 +73,7 @@ class Run:
         lifetimes: the tasks that yield once, by number.
         gave_way: when the run last let the event loop go on with other things.
         ended: no task is running, ready or in backoff, and no lifetime is open.
+        stopping: `stop()` has been called.
         interrupted: the caller's task has been cancelled, or the run cancels itself.
         quitting: a `KeyboardInterrupt` or `SystemExit` that is to leave the run.
     """
@@ -97,6 +95,7 @@ class Run:
         "scope",
         "state",
         "still",
+        "stopping",
         "wake",
         "working",
     )
@@ -130,6 +129,7 @@ class Run:
         self.still = 0
         self.gave_way = clock()
         self.ended = not state.ready_count()
+        self.stopping = False
         self.interrupted = False
         self.quitting: BaseException | None = None
 
@@ -178,9 +178,11 @@ class Run:
 
     def stop(self) -> None:
         """Start nothing new; at the second call, cancel what is running."""
-        if self.state.draining:
+        if self.stopping:
             self.cancel()
         else:
+            # Nothing is left to do where the policy has done so already.
+            self.stopping = True
             self.state.drain(self.clock())
             self._look_around()
 
@@ -388,11 +390,11 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
     cancellations = cancellation_count()
     fork = copy_context().copy
     box: list[Any] = [None, None]
-    attempts: Any = _attempts(box)
+    attempts: Any = attempts_in(box)
     step = attempts.send
     step(None)
     enter: Any = None
-    yielded: Any = _ENDED
+    yielded: Any = ENDED
     sent: Any = None
     thrown: BaseException | None = None
     busy = True  # counted in run.busy
@@ -425,11 +427,11 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
             enter = fork().run
             interrupted = False
             yielded = enter(step, entries[number])
-            if yielded is not _ENDED:
+            if yielded is not ENDED:
                 born = run.round
                 if not run.asked and run.busy < run.limit and state.ready_count():
                     run.ask_for_round()
-                while yielded is not _ENDED:
+                while yielded is not ENDED:
                     try:
                         sent = yield yielded
                     except GeneratorExit:
@@ -468,7 +470,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                 now = clock()
     except BaseException as error:
         # The event loop is gone, or Ctrl-C has struck the engine: nobody will resume this attempt.
-        if yielded is not _ENDED:
+        if yielded is not ENDED:
             enter(attempts.throw, GeneratorExit())
         # With the loop gone there is nobody to be told either.
         busy = busy and not isinstance(error, GeneratorExit)
@@ -482,20 +484,3 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
         # that hold the exceptions (`test_nothing_of_a_failed_run_is_in_a_cycle`).
         del run, state, entries, clock, cancellations, fork, box, attempts
         del step, enter, yielded, sent, thrown
-
-
-@coroutine
-def _attempts(box: list[Any]) -> Generator[Any, Any, None]:
-    """Step attempts for a worker: send an entry, and get what the attempt yields, then `_ENDED`.
-
-    How it ended is in the box by then: what it returned in the first place, or what it raised in
-    the second. Stepping the coroutine in the worker itself would say the same by a `StopIteration`,
-    which costs 0.2 µs a task to raise and to catch.
-    """
-    entry = yield _ENDED
-    while True:
-        try:
-            box[0] = yield from entry()
-        except BaseException as error:  # noqa: BLE001 - it goes into the results
-            box[1] = error
-        entry = yield _ENDED

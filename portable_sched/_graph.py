@@ -71,6 +71,7 @@ class Graph:
 
     __slots__ = (
         "_inherit_priority",
+        "_registered",
         "by_place",
         "dependencies",
         "dependents",
@@ -104,7 +105,7 @@ class Graph:
 
     def __init__(self, tasks: Iterable[TaskDef], *, inherit_priority: bool = False) -> None:
         self._inherit_priority = inherit_priority
-        self.tasks = registered = _definitions(tasks)
+        self.tasks = self._registered = registered = _definitions(tasks)
         asked = self._asked_for()
         if not self._connect(asked):
             self.tasks = self._sorted(asked)
@@ -203,13 +204,15 @@ class Graph:
                 sources = self.sources.get(number, ())
                 wanted.update(source.task for source in sources if source.task is not None)
         names = {self.tasks[number].name for number in wanted}
-        needed = []
-        for number in sorted(wanted):
-            definition = self.tasks[number]
-            if not names.issuperset(definition.after):
-                after = tuple([name for name in definition.after if name in names])
-                definition = replace(definition, after=after)
-            needed.append(definition)
+
+        def without_others(definition: TaskDef) -> TaskDef:
+            if names.issuperset(definition.after):
+                return definition
+            after = tuple([name for name in definition.after if name in names])
+            return replace(definition, after=after)
+
+        # As they were registered, not as they are sorted: that decides where all else is equal.
+        needed = [without_others(each) for each in self._registered if each.name in names]
         return Graph(needed, inherit_priority=self._inherit_priority)
 
     def reordered(self, by_place: Iterable[int]) -> "Graph":

@@ -149,7 +149,7 @@ class RunRecord:
         tasks: the definitions, in topological order.
         numbers: task name to number.
         status: one of the five status codes for each task.
-        results: what each COMPLETED task returned.
+        results: what each COMPLETED task returned, and what a lifetime has yielded.
         started: start of each task's first attempt, on the event loop's clock; NaN before it.
         ended: end of each task that has ended, likewise, started or not.
         attempts: how many attempts were begun, for the few tasks that had more than one.
@@ -221,7 +221,7 @@ class RunRecord:
         return TaskResult(
             self.tasks[number].name,
             _STATUSES[status],
-            self.results[number],
+            self.results[number] if status == COMPLETED else None,
             error=None if exception is None else error_text(exception),
             exception=exception,
             attempts=self.attempts.get(number, 1) if was_started else 0,

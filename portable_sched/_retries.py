@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from math import inf
 from typing import Any
 
@@ -58,6 +59,7 @@ class Backoff:
         try:
             wait = min(self.initial * float(self.factor) ** (attempt - 1), self.maximum)
         except OverflowError:
+            # So many times that no float can tell.
             wait = self.maximum if self.initial else 0.0
         if not self.jitter:
             return float(wait)
@@ -96,7 +98,8 @@ def delay_after(backoff: BackoffLike | None, attempt: int, exception: Any) -> fl
     if isinstance(backoff, Backoff):
         return backoff.delay(attempt)
     delay = backoff(attempt, exception)
-    if not (isinstance(delay, (int, float)) and 0 <= delay < inf):
+    is_number = isinstance(delay, (int, float)) and not isinstance(delay, bool)
+    if not (is_number and 0 <= delay < inf):
         raise ValueError(
             f"Expected backoff to return seconds, a number of at least 0, got {shown(delay)}."
         )
@@ -119,7 +122,8 @@ def as_retry_on(name: str, retry_on: object) -> Any:
                     f"{message} What is no Exception, as {one.__name__}, is never tried again."
                 )
         return retry_on
-    if not callable(retry_on) or isinstance(retry_on, type):
+    # A coroutine is always true: such a function would ask for another attempt every time.
+    if not callable(retry_on) or isinstance(retry_on, type) or iscoroutinefunction(retry_on):
         raise TypeError(message)
     return retry_on
 
@@ -128,7 +132,7 @@ def check_backoff(name: str, backoff: object) -> None:
     """Refuse what is neither a `Backoff` nor a function in its place."""
     if isinstance(backoff, Backoff):
         return
-    if not callable(backoff) or isinstance(backoff, type):
+    if not callable(backoff) or isinstance(backoff, type) or iscoroutinefunction(backoff):
         raise TypeError(
             f"Task {name!r}: expected backoff to be a Backoff, as in "
             "backoff=Backoff(initial=0.5), or a function of the attempt's number and its "

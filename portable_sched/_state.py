@@ -180,6 +180,9 @@ class RunState:
             else:
                 heappush(self.heap, self._place[dependent])
         if self._has_endings:
+            if self._takers.get(number) == 0:
+                # Whoever was to take it has ended without having started.
+                self._results[number] = None
             if number not in self._users:
                 self._is_over(number, now)
             else:
@@ -226,7 +229,7 @@ class RunState:
             return
         self.open.remove(number)
         if exception is not None:
-            self._results[number] = None
+            # What it has yielded stays: dependents that are yet to start were promised it.
             self._end(number, FAILED, now)
         else:
             self._is_over(number, now)
