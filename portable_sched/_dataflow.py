@@ -4,11 +4,13 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
 from types import FunctionType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ._errors import InputError, ParameterError, nearest_names
 from ._parameters import Parameter, plainly_misfits, returned_by
-from ._tasks import TaskDef, definition_of
+from ._tasks import TaskDef
+
+_DISGUISES: Final = frozenset({"__wrapped__", "__signature__"})
 
 
 class ResultTypeWarning(UserWarning):
@@ -76,7 +78,8 @@ def results_in_a_row(definition: TaskDef, sources: Sequence[Source]) -> tuple[in
     them by position: passing them so costs half as much, and most tasks are like that.
     """
     function = definition.function
-    if type(function) is not FunctionType or function.__dict__.get("__wrapped__") is not None:
+    # One that says that it wraps another, or has a signature written by hand, takes what it likes.
+    if type(function) is not FunctionType or not _DISGUISES.isdisjoint(function.__dict__):
         return ()
     in_order = all(map(is_, [source.parameter for source in sources], definition.parameters))
     if not in_order or len(sources) > function.__code__.co_argcount:
@@ -134,10 +137,8 @@ def checked_inputs(
 def _task_of(parameter: Parameter) -> str:
     """The name of the task that would fill it."""
     marked = parameter.result_of
-    if marked is None:
-        return parameter.name
-    return marked if isinstance(marked, str) else definition_of(marked).name
+    return marked if isinstance(marked, str) else parameter.name
 
 
 def _named(annotation: object) -> str:
-    return annotation.__name__ if type(annotation) is type else str(annotation)
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -413,7 +413,7 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
                 run.leave()
                 if run.ended:
                     return
-                enter = sent = box[0] = None
+                enter = sent = None
                 if not (yield from run.wait_for_work()):
                     return
                 busy = True
@@ -461,6 +461,8 @@ def _work(run: Run) -> Generator[Any, Any, None]:  # noqa: C901, PLR0912, PLR091
             # attempt would take what is left of them for its own. So the worker goes with them.
             elif not (yield from run.settle(number, box, interrupted, now)) or cancellations():
                 return
+            # Or a result that is not kept would live on here while the next task runs.
+            box[0] = None
             if now - run.gave_way > _FAIR_SHARE:
                 # Not in an attempt meanwhile, or the next round would think it long and hire.
                 working = False

@@ -77,14 +77,16 @@ def _call_with(
     return attempt
 
 
-async def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+# Positional-only, here and wherever a function's arguments pass through: a parameter of the user's
+# may be called `task` or `function` too.
+async def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     attempt = function(*args, **kwargs)
     del args, kwargs
     return await attempt
 
 
 async def _call_in_thread(
-    task: str, function: Callable[..., Any], *args: Any, **kwargs: Any
+    task: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     call = partial(function, *args, **kwargs)
     del args, kwargs

@@ -44,7 +44,7 @@ class Lifetime:
         self._definition = definition
         self._body: _Body | None = None
 
-    async def open(self, *args: Any, **kwargs: Any) -> Any:
+    async def open(self, /, *args: Any, **kwargs: Any) -> Any:
         """Carry out one attempt: run the body up to its `yield`, and return what it yields.
 
         An attempt that is late or cancelled ends when the body has ended.

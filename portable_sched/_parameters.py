@@ -2,8 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -94,8 +95,7 @@ def parameters_of(
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
         annotation = _evaluated(parameter.annotation, function, namespace or {})
-        marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-        bare = get_args(annotation)[0] if marks else annotation
+        bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
         required = parameter.default is parameter.empty
         found.append(
             Parameter(
@@ -103,7 +103,7 @@ def parameters_of(
                 by_position=parameter.kind is parameter.POSITIONAL_ONLY,
                 required=required,
                 default=None if required else parameter.default,
-                result_of=next((mark.task for mark in marks if isinstance(mark, ResultOf)), None),
+                result_of=_marked(annotation),
                 annotation=None if bare is parameter.empty else bare,
             )
         )
@@ -122,9 +122,14 @@ def returned_by(function: Callable[..., object]) -> object:
     annotation = _evaluated(annotation, function, {})
     if annotation is inspect.Signature.empty or isinstance(annotation, str):
         return None
-    if inspect.isasyncgenfunction(function):
+    called = _bare(function)
+    if inspect.isasyncgenfunction(called):
         yielded = get_args(annotation)
         return yielded[0] if yielded else None
+    # What a plain function returns is awaited if it can be, and then something else comes of it.
+    returned = _as_class(annotation)
+    if returned and issubclass(returned, Awaitable) and not inspect.iscoroutinefunction(called):
+        return None
     return type(None) if annotation is None else annotation
 
 
@@ -140,17 +145,29 @@ def plainly_misfits(given: object, wanted: object) -> bool:
         return all(plainly_misfits(given, one) for one in get_args(wanted))
     one = _as_class(given)
     other = _as_class(wanted)
-    if one is None or other is None:
+    # Of two abstract classes a third may well be both.
+    if one is None or other is None or (inspect.isabstract(one) and inspect.isabstract(other)):
         return False
     # An int is welcome where a float is asked for, by the rules of typing (PEP 484).
     numbers: tuple[type, ...] = (int, float, complex)
-    if one in {bool, *numbers} and other in numbers:
-        return numbers.index(other) < numbers.index(int if one is bool else one)
+    for rank, number in enumerate(numbers):
+        if other in numbers and issubclass(one, number):
+            return numbers.index(other) < rank
     try:
         # The other way round too: what says to return an `object` may return anything.
         return not (issubclass(one, other) or issubclass(other, one))
     except TypeError:
         return False
+
+
+def _marked(annotation: object) -> str | Callable[..., object] | None:
+    """What `ResultOf` names in an annotation, also in a member of a union, as before `| None`."""
+    if get_origin(annotation) is Annotated:
+        return next(
+            (one.task for one in get_args(annotation)[1:] if isinstance(one, ResultOf)), None
+        )
+    members = get_args(annotation) if _is_union(annotation) else ()
+    return next((mark for mark in map(_marked, members) if mark is not None), None)
 
 
 def _is_union(annotation: object) -> bool:
@@ -188,7 +205,7 @@ def _evaluated(
 
 
 def _bare(function: Any) -> Any:
-    while hasattr(function, "func"):
+    while isinstance(function, partial):
         function = function.func
     if not hasattr(function, "__globals__") and not hasattr(function, "__func__"):
         # An object that is called: what counts is the method that this runs.

@@ -16,10 +16,11 @@ class ResourceState(RunState):
     same, so it is in the way of nobody who asks for something else. Of the lanes that have what
     they ask for, and of the tasks that ask for nothing, the best goes first.
 
-    A large ask would wait for ever behind a stream of small ones. So it may be passed over, at each
-    resource that it is short of, twice as often as the resource has units; from then on what is
-    freed there is kept for it. Not from more urgent tasks, though, and not while it is short of
-    another resource where it was not passed over as often: what is simply taken blocks nobody else.
+    A large ask would wait for ever behind a stream of small ones. So, while it has to wait, it may
+    be passed over at each resource that it asks for twice as often as the resource has units; from
+    then on what is freed there is kept for it. Not from more urgent tasks, though, and not while it
+    is short of another resource where it was not passed over as often: what is simply taken blocks
+    nobody else.
 
     Args:
         demands: for each task what it holds.
@@ -72,9 +73,9 @@ class ResourceState(RunState):
                 best, best_place = demand, lane[0]
         if best is not None:
             heappop(self.lanes[best])
-            self._pass_over_others(best, self._urgency[self._by_place[best_place]])
             for resource, units in best:
                 self.free[resource] -= units
+            self._pass_over_others(best, self._urgency[self._by_place[best_place]])
             heappush(heap, best_place)
         return super().take(now)
 
@@ -131,16 +132,19 @@ class ResourceState(RunState):
         return kept
 
     def _pass_over_others(self, taken: Demand, urgency: int) -> None:
-        """Count that a task is taken before others, as urgent or more, that want the same."""
+        """Count that a task was taken before others, as urgent or more, that now have to wait."""
         self.passed.pop(taken, None)
         resources = dict(taken)
         for demand, lane in self.lanes.items():
             if not lane or demand == taken or self._urgency_of(demand) > urgency:
                 continue
-            for resource, units in demand:
-                if resource in resources and units > self.free[resource]:
-                    passed = self.passed.setdefault(demand, {})
-                    passed[resource] = passed.get(resource, 0) + 1
+            # At all that the two ask for, short of it or not: streams that take turns at two
+            # resources leave now the one free and now the other, and never both.
+            if any(units > self.free[resource] for resource, units in demand):
+                for resource, _ in demand:
+                    if resource in resources:
+                        passed = self.passed.setdefault(demand, {})
+                        passed[resource] = passed.get(resource, 0) + 1
 
     def _drop_ready(self) -> list[int]:
         dropped = super()._drop_ready()

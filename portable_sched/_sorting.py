@@ -76,6 +76,6 @@ def _as_tasks(path: Sequence[str]) -> list[str]:
         name = step.removesuffix(CLOSE)
         if tasks[-1:] != [name]:
             tasks.append(name)
-    if tasks[0] != tasks[-1] or len(tasks) == 1:
+    if len(tasks) == 1:
         tasks.append(tasks[0])
     return tasks

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
@@ -154,7 +154,7 @@ class TaskDef:
             _set_rare(
                 self, "estimate", checked_seconds(name, "estimate", estimate, may_be_zero=True)
             )
-            _set_rare(self, "parameters", parameters)
+            _set_rare(self, "parameters", _with_names(name, parameters))
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -486,6 +486,21 @@ def as_names(asker: str, field: str, given: object) -> tuple[str, ...]:
     # A dict keeps the order and drops what is named twice.
     return tuple(
         dict.fromkeys([one if type(one) is str else _as_name(asker, field, one) for one in given])
+    )
+
+
+def _with_names(name: str, parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+    """The parameters with a name wherever `ResultOf` was given a function."""
+    # At once, as for `depends_on`: later the function may have other names in other registries.
+    return tuple(
+        [
+            parameter
+            if parameter.result_of is None
+            else replace(
+                parameter, result_of=_as_name(f"Task {name!r}", "ResultOf", parameter.result_of)
+            )
+            for parameter in parameters
+        ]
     )
 
 

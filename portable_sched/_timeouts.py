@@ -13,6 +13,7 @@ async def within(
     name: str,
     remark: str,
     function: Callable[..., Coroutine[Any, Any, Any]],
+    /,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
