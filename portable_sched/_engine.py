@@ -148,7 +148,7 @@ class Run:
                 self.state.finish(self.clock())
             # They know us as we know them; let go, so that no collector is needed.
             for lifetime in self.lifetimes.values():
-                del lifetime.host
+                lifetime.forget_the_run()
             del self.state.close
             if self.quitting is not None:
                 try:

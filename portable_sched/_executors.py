@@ -131,10 +131,15 @@ def attempts_in(box: list[Any]) -> Generator[Any, Any, None]:
     the second. Stepping the coroutine in the worker itself would say the same by a `StopIteration`,
     which costs 0.2 µs a task to raise and to catch.
     """
-    entry = yield ENDED
-    while True:
-        try:
-            box[0] = yield from entry()
-        except BaseException as error:  # noqa: BLE001 - it goes into the results
-            box[1] = error
+    entry: Any = None
+    try:
         entry = yield ENDED
+        while True:
+            try:
+                box[0] = yield from entry()
+            except BaseException as error:  # noqa: BLE001 - it goes into the results
+                box[1] = error
+            entry = yield ENDED
+    finally:
+        # Tracebacks lead to this frame too, and an entry with arguments or hooks to the results.
+        del entry

@@ -1,7 +1,7 @@
 """What is entered around each attempt: a user's context managers, for tracing and the like."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -30,21 +30,25 @@ def hooked(
         attempt: gives the number of the attempt that is beginning, from 1.
         muted: places of the hooks that have raised in this run, and are not logged again.
     """
-    return partial(_call_hooked, entry, hooks, definition, attempt, muted)
+    for at, hook in reversed(list(enumerate(hooks))):
+        entry = partial(_call_hooked, entry, hook, at, definition, attempt, muted)
+    return entry
 
 
-async def _call_hooked(
+async def _call_hooked(  # noqa: PLR0917 - called through a partial, which passes them in order
     entry: Entry,
-    hooks: Sequence[AttemptHook],
+    hook: AttemptHook,
+    at: int,
     definition: TaskDef,
     attempt: Callable[[], int],
     muted: set[int],
 ) -> Any:
-    async with AsyncExitStack() as stack:
-        for at, hook in enumerate(hooks):
-            guarded = _Guarded(hook, at, definition, attempt(), muted)
-            await stack.enter_async_context(guarded)
-        return await entry()
+    try:
+        async with _Guarded(hook, at, definition, attempt(), muted):
+            return await entry()
+    finally:
+        # A traceback leads to this frame, and these would lead back to the record that has it.
+        del entry, attempt
 
 
 class _Guarded:
@@ -82,10 +86,19 @@ class _Guarded:
         try:
             await self._entered.__aexit__(exc_type, exc_value, traceback)
         except Exception as error:  # noqa: BLE001 - a hook's, and no business of the run
-            # A context manager may well raise the attempt's own exception again.
-            if error is not exc_value:
+            # A context manager may well raise the attempt's own exception again, and a task group
+            # in it does so in a group.
+            cause: BaseException = error
+            while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+                cause = cause.exceptions[0]
+            if cause is not exc_value:
                 self._log(error)
+            del cause
         finally:
+            if exc_value is not None:
+                # Without the hook's frames: they are no part of what the attempt raised, and some
+                # of them know the exception.
+                exc_value.with_traceback(traceback)
             del exc_value, traceback
 
     def _log(self, error: Exception) -> None:

@@ -79,6 +79,11 @@ class Lifetime:
         if self._body is not None:
             self._body.done.set()
 
+    def forget_the_run(self) -> None:
+        """The run is over, and it knows us: let go of it, so that no collector is needed."""
+        del self.host
+        self._body = None
+
 
 class _Body:
     """One call of the function, and the async task that it is in from start to end.
@@ -168,8 +173,12 @@ class _Body:
             del late
         self._settled.set()
         self._ended.set()
+        host = self._host
+        # A traceback leads to our frames, and we would lead to the run that has it.
+        del self._host
         if self._has_opened and not self._abandoned:
-            self._host.closed(self._number, self.take_failure())
+            host.closed(self._number, self.take_failure())
+        del host
 
     async def _set_up(self, body: AsyncGenerator[Any, None]) -> None:
         try:

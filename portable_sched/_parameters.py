@@ -63,6 +63,15 @@ class Parameter:
     annotation: object = None
 
 
+# From 3.14 on annotations are evaluated when they are asked for, and names that only type checkers
+# see raise then, unless a stand-in for them is asked for.
+_signature: Any = inspect.signature
+if sys.version_info >= (3, 14):  # pragma: no cover - coverage is complete without the newest
+    from annotationlib import Format
+
+    _signature = partial(inspect.signature, annotation_format=Format.FORWARDREF)
+
+
 def takes_nothing(function: object) -> bool:
     """Whether it is plain to see that the function has no parameters, as most tasks have none."""
     if type(function) is not FunctionType:
@@ -87,7 +96,7 @@ def parameters_of(
         NameError, SyntaxError, ...: a string annotation that mentions `ResultOf` cannot be read.
     """
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
     except ValueError:
         return ()
     found = []
@@ -116,7 +125,7 @@ def returned_by(function: Callable[..., object]) -> object:
     A string that cannot be read says nothing.
     """
     try:
-        annotation = inspect.signature(function).return_annotation
+        annotation = _signature(function).return_annotation
     except (TypeError, ValueError):
         return None
     annotation = _evaluated(annotation, function, {})

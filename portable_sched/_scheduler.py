@@ -95,6 +95,8 @@ class TaskScheduler:
         self._observers = as_callables("observers", observers)
         self._hooks = as_callables("attempt_hooks", attempt_hooks)
         self._graph: Graph | None = None
+        # The targets of the run begun last, and their graph: most programs ask for the same again.
+        self._subset: tuple[tuple[str, ...], Graph] | None = None
         self._record: RunRecord | None = None
         self._runs: dict[Run, Event] = {}
 
@@ -168,7 +170,9 @@ class TaskScheduler:
         wanted: tuple[str, ...] = ()
         if targets is not None:
             wanted = as_names("run()", "targets", targets)
-            graph = graph.subset(wanted)
+            if self._subset is None or self._subset[0] != wanted:
+                self._subset = wanted, graph.subset(wanted)
+            graph = self._subset[1]
         inputs = _as_inputs(inputs)
         checked_inputs(inputs, self.graph.numbers, self.graph.inputs, graph.inputs)
         graph, order_text = _reordered(graph, order, seed)

@@ -28,10 +28,11 @@ import selectors
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
+from math import inf
 from typing import Any, Literal
 
 import anyio
@@ -195,8 +196,14 @@ def run_graph(
     scheduler = TaskScheduler(tasks, **settings)
     plan = _Plan(
         replace=_by_name("replace", replace, scheduler),
-        fail={name: frozenset(given) for name, given in _by_name("fail", fail, scheduler).items()},
-        seconds=_by_name("seconds", seconds, scheduler),
+        fail={
+            name: _as_attempts(name, given)
+            for name, given in _by_name("fail", fail, scheduler).items()
+        },
+        seconds={
+            name: _as_seconds(name, given)
+            for name, given in _by_name("seconds", seconds, scheduler).items()
+        },
         virtual=virtual_time,
     )
     planned = TaskScheduler(plan.of(scheduler), **settings)
@@ -204,7 +211,11 @@ def run_graph(
     run = partial(_run_on, backend, main, virtual_time=virtual_time)
     try:
         current_token()
+        in_event_loop = True
     except RuntimeError:
+        in_event_loop = False
+    # Not in the handler, or all that tasks raise would get it as its context.
+    if not in_event_loop:
         return run()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(run).result()
@@ -243,12 +254,7 @@ class _Plan:
         function = definition.function
         step = _Step(name, self.fail.get(name, frozenset()), self.seconds.get(name, 0))
         if definition.is_lifetime():
-
-            async def lifetime(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                await step.take()
-                async with asynccontextmanager(function)(*args, **kwargs) as value:
-                    yield value
-
+            lifetime = _planned_lifetime(step, function)
             return changed(definition, function=lifetime)
 
         if in_thread and not self.virtual:
@@ -288,6 +294,31 @@ class _Step:
             raise PlannedFailure(self._name, self._attempt)
 
 
+def _planned_lifetime(step: _Step, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A lifetime that goes by the plan and is else, step by step, what `function` is."""
+
+    async def lifetime(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        await step.take()
+            body = function(*args, **kwargs)
+        resumed = anext(body)
+        while True:
+            try:
+                value = await resumed
+            except StopAsyncIteration:
+                return
+            try:
+                yield value
+            except GeneratorExit:
+                await body.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the body's own
+                resumed = body.athrow(error)
+            else:
+                resumed = anext(body)
+
+    return lifetime
+
+
 def _replaced(
     definition: TaskDef, function: Callable[..., object], depends_on: tuple[str, ...]
 ) -> TaskDef:
@@ -310,12 +341,42 @@ def _replaced(
 def _by_name(
     field: str, given: Mapping[Any, Any] | None, scheduler: TaskScheduler
 ) -> dict[str, Any]:
-    by_name = {_name(task): value for task, value in (given or {}).items()}
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"Expected {field} to be a mapping of tasks, by name or function, got {given!r}."
+        )
+    by_name = {_name(task): value for task, value in given.items()}
     known = [definition.name for definition in scheduler.tasks]
     for name in by_name:
         if name not in known:
             raise KeyError(f"run_graph: {field} names {name!r}, and there is no such task: {known}")
     return by_name
+
+
+def _as_attempts(name: str, attempts: object) -> frozenset[int]:
+    message = (
+        f"Task {name!r}: expected the attempts that fail to be a list of whole numbers from 1, as "
+        f"in fail={{{name!r}: [1, 2]}}, got {attempts!r}."
+    )
+    if isinstance(attempts, str | bytes) or not isinstance(attempts, Iterable):
+        raise TypeError(message)
+    numbers = list(attempts)
+    if not all(type(number) is int for number in numbers):
+        raise TypeError(message)
+    if not all(number >= 1 for number in numbers):
+        raise ValueError(message)
+    return frozenset(numbers)
+
+
+def _as_seconds(name: str, seconds: object) -> float:
+    message = f"Task {name!r}: expected its seconds to be a number of at least 0, got {seconds!r}."
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError(message)
+    if not 0 <= seconds < inf:
+        raise ValueError(message)
+    return seconds
 
 
 def _name(task: TaskLike) -> str:
@@ -372,12 +433,14 @@ def _without_chance(trio: Any) -> Iterator[None]:
     if before is None:  # pragma: no cover - a trio that is yet to come
         yield
         return
+    chance = inside._r.getstate()  # noqa: SLF001 - see above
     inside._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001 - see above
     inside._r.seed(0)  # noqa: SLF001 - see above
     try:
         yield
     finally:
         inside._ALLOW_DETERMINISTIC_SCHEDULING = before  # noqa: SLF001 - see above
+        inside._r.setstate(chance)  # noqa: SLF001 - see above
 
 
 class _JumpingSelector(selectors.DefaultSelector):
