@@ -299,7 +299,7 @@ def _planned_lifetime(step: _Step, function: Callable[..., Any]) -> Callable[...
 
     async def lifetime(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         await step.take()
-            body = function(*args, **kwargs)
+        body = function(*args, **kwargs)
         resumed = anext(body)
         while True:
             try:
