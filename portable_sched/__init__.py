@@ -18,11 +18,11 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _resources   the same where tasks hold resources
     _watch       the same where someone is watching
     _timeouts    the time that one attempt may take
+    _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
     _executors   where an attempt runs: the event loop, a thread
     _hooks       what is entered around each attempt
     _failures    what an attempt raised, made fit for the results
-    _backend     the one place that knows asyncio and trio apart
     _engine      carries it out; the only module that spawns
     reporting    results to text
     _scheduler   `TaskScheduler`, the face of it all

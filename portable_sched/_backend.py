@@ -40,3 +40,12 @@ def cancellation_count() -> Callable[[], int]:
         count: Callable[[], int] = task.cancelling
         return count
     return int
+
+
+def event_loop_is_gone() -> bool:
+    """Whether no event loop runs here, so that a coroutine is being closed and not cancelled."""
+    try:
+        current_token()
+    except RuntimeError:
+        return True
+    return False

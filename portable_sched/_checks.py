@@ -180,6 +180,11 @@ def as_callables(field: str, given: object) -> tuple[Callable[..., Any], ...]:
             raise TypeError(
                 f"Expected {field} to be a list of callables, got {shown(one)} in the list."
             )
+        if inspect.iscoroutinefunction(one):
+            raise TypeError(
+                f"Expected {field} to be a list of plain callables, got the async function "
+                f"{one.__name__} in the list. Nobody would await it."
+            )
     return callables
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
 
+from ._backend import event_loop_is_gone
 from ._errors import LifetimeError, TaskTimeoutError
 from ._tasks import TaskDef
 from ._timeouts import within
@@ -59,7 +60,7 @@ class Lifetime:
                 return await body.opened()
             return await within(definition.timeout, definition.name, "", body.opened)
         except GeneratorExit:
-            # The event loop is gone: there is nothing to wait for.
+            # The event loop is gone, or it is what the body has ended with: nothing to wait for.
             raise
         except BaseException as error:
             await body.abandon()
@@ -161,10 +162,10 @@ class _Body:
                 del args, kwargs
                 await self._set_up(body)
                 await self._tear_down(body)
-        except GeneratorExit:
-            # The event loop is gone, and who waits for us with it.
-            raise
-        except BaseException as error:  # noqa: BLE001 - it goes into the results
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and event_loop_is_gone():
+                # And who waits for us with it.
+                raise
             self._failure = error
         if self._has_opened and current_time() >= self._scope.deadline:
             late = TaskTimeoutError(self._definition.name, self._limit(), "It was in its teardown.")

@@ -170,8 +170,8 @@ def run_graph(
 
     In virtual time nothing waits: whenever everything sleeps, the clock jumps to whatever is due
     next, so an hour of backoff takes no time, and the durations in the results are exact. Two such
-    runs of one graph go the same way, on both backends; a `Backoff` has no jitter. Plain functions
-    are called in the event loop, one at a time, since a clock that jumps waits for no thread.
+    runs of one graph on one backend go the same way; a `Backoff` has no jitter. Plain functions are
+    called in the event loop, one at a time, since a clock that jumps waits for no thread.
 
     It may also be called from inside an async test: it runs in a thread of its own then.
 

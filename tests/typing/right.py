@@ -1,32 +1,67 @@
 """What users may write, and the types that they get. Read by type checkers alone, never run."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, assert_type
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, assert_type
 
 import anyio
 
 from portable_sched import (
+    AttemptCancelled,
+    AttemptCompleted,
+    AttemptEnded,
+    AttemptEvent,
+    AttemptFailed,
     AttemptFailure,
+    Backoff,
     CyclicDependencyError,
     DependencyError,
     DependencyFailedError,
     DuplicateTaskError,
+    Event,
+    FailurePolicy,
     Graph,
+    InputError,
+    LifetimeError,
+    NoRetry,
+    Parameter,
+    ParameterError,
     Priority,
+    ResourceError,
+    ResultOf,
+    ResultTypeWarning,
+    RunFinished,
     RunResults,
+    RunStarted,
     TaskCancelledError,
+    TaskCompleted,
     TaskDef,
     TaskError,
+    TaskEvent,
+    TaskFailed,
     TaskRegistry,
     TaskResult,
+    TaskRetrying,
     TaskScheduler,
     TaskStatus,
     TaskTimeoutError,
+    UnknownTargetError,
     clear_registry,
     task,
 )
+from portable_sched.testing import Finding, PlannedFailure, Recorder, VirtualTimeLoop, run_graph
 
 # The decorator's forms keep the signature.
 
@@ -74,6 +109,89 @@ async def use_the_functions() -> None:
     assert_type(await nothing(), None)
 
 
+# A function that yields once keeps its signature too.
+
+
+@task(timeout=5, resources=["db"])
+async def connect(url: str = "here") -> AsyncIterator[bytearray]:
+    yield bytearray()
+
+
+@task
+async def open_file() -> AsyncGenerator[str]:
+    yield ""
+
+
+@task("session")
+async def open_session() -> AsyncGenerator[dict[str, int], None]:
+    yield {}
+
+
+async def use_the_lifetimes() -> None:
+    assert_type(connect("there"), AsyncIterator[bytearray])
+    async for connection in connect():
+        assert_type(connection, bytearray)
+    async with asynccontextmanager(open_session)() as one:
+        assert_type(one, dict[str, int])
+    await open_file().aclose()
+
+
+# Parameters are filled by name, or as marked: no checker needs to know.
+
+
+@task(after=[fetch], depends_on=["transform"])
+async def store(
+    connect: bytearray,
+    rows: Annotated[int, ResultOf("load-rows")],
+    lines: Annotated[Sequence[str], ResultOf(transform)],
+    date: str,
+    /,
+    *,
+    limit: Annotated[int, ResultOf(count)] = 3,
+) -> float:
+    assert_type(rows, int)
+    assert_type(lines, Sequence[str])
+    assert_type(limit, int)
+    return 0.5
+
+
+async def tell(fetch: TaskResult[bytes]) -> None:
+    assert_type(fetch.unwrap(), bytes)
+
+
+# Settings
+
+
+def is_busy(error: Exception) -> bool:
+    return "busy" in str(error)
+
+
+def wait(attempt: int, error: Exception) -> float:
+    return getattr(error, "retry_after", 1.0 * attempt)
+
+
+def settings() -> None:
+    task("a", retry_on=OSError)(fetch)
+    task("b", retry_on=[OSError, TimeoutError])(fetch)
+    task("c", retry_on=(OSError, ValueError))(fetch)
+    task("d", retry_on=is_busy)(fetch)
+    task("e", retry_on=lambda error: bool(error.args))(fetch)
+    task("f", backoff=Backoff())(fetch)
+    task("g", backoff=Backoff(initial=0.5, factor=3, maximum=10, jitter=0))(fetch)
+    task("h", backoff=wait)(fetch)
+    task("i", backoff=lambda attempt, error: 2)(fetch)
+    task("j", resources={"db": 2})(fetch)
+    task("k", resources=("db", "gpu"), estimate=90, timeout=0.5)(fetch)
+    task("l", after=[fetch, "transform", registry["rows"]], depends_on=[connect])(tell)
+    assert_type(Backoff().delay(3), float)
+    assert_type(Backoff().initial, float)
+    assert_type(ResultOf("fetch").task, str | Callable[..., object])
+
+
+async def gives_up() -> None:
+    raise NoRetry("the account is closed") from LookupError()
+
+
 # Methods, partials and lambdas are functions too.
 
 
@@ -105,7 +223,23 @@ async def read_results(results: RunResults) -> None:
     assert_type(results[count], TaskResult[int])
     assert_type(results[report].result, str | None)
     assert_type(results[nothing], TaskResult[None])
+    assert_type(results[store], TaskResult[float])
+    # Of one that yields, what it yields.
+    assert_type(results[connect], TaskResult[bytearray])
+    assert_type(results[open_file], TaskResult[str])
+    assert_type(results[open_session], TaskResult[dict[str, int]])
 
+    assert_type(results[fetch].unwrap(), bytes)
+    assert_type(results[connect].unwrap(), bytearray)
+    assert_type(results[count].unwrap() + 1, int)
+    assert_type(results["fetch"].unwrap(), Any)
+
+    assert_type(results.ok, bool)
+    assert_type(results.order, str)
+    assert_type(results.completed, list[TaskResult[Any]])
+    assert_type(results.failed, list[TaskResult[Any]])
+    assert_type(results.cancelled, list[TaskResult[Any]])
+    results.raise_for_failures()
     assert_type(results["fetch"], TaskResult[Any])
     assert_type(results[0], TaskResult[Any])
     assert_type(results[1:], list[TaskResult[Any]])
@@ -120,6 +254,13 @@ async def read_results(results: RunResults) -> None:
 
 
 def read_a_result(result: TaskResult[bytes]) -> None:
+    assert_type(result.ok, bool)
+    assert_type(result.unwrap(), bytes)
+    # `ok` says nothing about `result` to a type checker; `unwrap()` does, and so does `None`.
+    if result.ok:
+        assert_type(result.result, bytes | None)
+    if result.result is not None:
+        assert_type(result.result, bytes)
     assert_type(result.task_name, str)
     assert_type(result.status, TaskStatus)
     assert_type(result.error, str | None)
@@ -131,6 +272,7 @@ def read_a_result(result: TaskResult[bytes]) -> None:
     for failure in result.failures:
         assert_type(failure.attempt, int)
         assert_type(failure.exception, BaseException)
+        assert_type(failure.duration, float)
     read_a_general_result(result)
 
 
@@ -150,6 +292,72 @@ def build_schedulers(tasks: Iterable[TaskDef], functions: list[Callable[[], int]
     TaskScheduler(functions)
     TaskScheduler([*registry, fetch])
     TaskScheduler(each for each in registry)
+    TaskScheduler(
+        [connect, open_file],
+        resources={"db": 4},
+        on_failure=FailurePolicy.DRAIN,
+        inherit_priority=True,
+        keep_results=False,
+        observers=[Recorder(), print, watch, lambda event: event.at],
+        attempt_hooks=[trace, around],
+    )
+    TaskScheduler(observers=(watch for _ in range(2)), attempt_hooks=(trace,))
+
+
+def watch(event: Event) -> None:
+    assert_type(event.at, float)
+    if isinstance(event, TaskEvent):
+        assert_type(event.task, str)
+    if isinstance(event, AttemptEvent):
+        assert_type(event.attempt, int)
+    if isinstance(event, AttemptEnded):
+        assert_type(event.duration, float)
+    if isinstance(event, AttemptFailed):
+        assert_type(event.exception, BaseException)
+    match event:
+        case RunStarted(tasks=names):
+            assert_type(names, tuple[str, ...])
+        case RunFinished(results=results):
+            assert_type(results, RunResults)
+        case TaskRetrying(task=name, attempt=attempt, delay=delay):
+            assert_type(name, str)
+            assert_type(attempt, int)
+            assert_type(delay, float)
+        case TaskCompleted(duration=duration):
+            assert_type(duration, float)
+        case TaskFailed(error=error):
+            assert_type(error, str)
+        case AttemptCompleted() | AttemptCancelled():
+            assert_type(event, AttemptCompleted | AttemptCancelled)
+        case _:
+            pass
+
+
+@asynccontextmanager
+async def trace(definition: TaskDef, attempt: int) -> AsyncGenerator[str]:
+    assert_type(definition.name, str)
+    yield f"{definition.name} {attempt}"
+
+
+class Span:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def around(definition: TaskDef, attempt: int) -> Span:
+    return Span()
+
+
+def read_a_hook() -> None:
+    hook: Callable[[TaskDef, int], AbstractAsyncContextManager[object]] = trace
+    TaskScheduler(attempt_hooks=[hook])
 
 
 def run_in_an_event_loop_of_its_own(scheduler: TaskScheduler) -> None:
@@ -161,6 +369,15 @@ async def use_a_scheduler() -> None:
     async with TaskScheduler() as scheduler:
         assert_type(scheduler, TaskScheduler)
         assert_type(await scheduler.run(), RunResults)
+    assert_type(await scheduler.run(["load-rows", fetch, registry["rows"]]), RunResults)
+    assert_type(await scheduler.run(targets=[connect]), RunResults)
+    assert_type(await scheduler.run(inputs={"date": "today", "limit": 3}), RunResults)
+    assert_type(await scheduler.run(order="reverse"), RunResults)
+    assert_type(await scheduler.run(order="shuffle", seed=7), RunResults)
+    order: Literal["priority", "reverse", "shuffle"] = "priority"
+    inputs: Mapping[str, object] = {}
+    assert_type(await scheduler.run(None, inputs=inputs, order=order, seed=None), RunResults)
+    assert_type(scheduler.tasks, tuple[TaskDef, ...])
     assert_type(scheduler.results, RunResults)
     assert_type(scheduler.graph, Graph)
     assert_type(scheduler.report(), str)
@@ -190,7 +407,17 @@ def use_a_registry() -> None:
         assert_type(definition.priority, Priority)
         assert_type(definition.retries, int)
         assert_type(definition.depends_on, tuple[str, ...])
+        assert_type(definition.after, tuple[str, ...])
+        assert_type(definition.timeout, float | None)
+        assert_type(definition.estimate, float | None)
+        assert_type(definition.resources, tuple[tuple[str, int], ...])
+        assert_type(definition.parameters, tuple[Parameter, ...])
         assert_type(definition.is_async(), bool)
+        assert_type(definition.is_lifetime(), bool)
+        for parameter in definition.parameters:
+            assert_type(parameter.name, str)
+            assert_type(parameter.required, bool)
+            assert_type(parameter.result_of, str | Callable[..., object] | None)
     registry.clear()
     clear_registry()
 
@@ -202,7 +429,50 @@ def use_a_graph() -> None:
     assert_type(graph.dependencies, list[Sequence[int]])
     assert_type(graph.dependents, list[Sequence[int]])
     assert_type(graph.remaining_path(), list[float])
+    assert_type(len(graph), int)
+    assert_type(graph.order, list[str])
+    assert_type(graph.levels(), list[list[str]])
+    assert_type(graph.critical_path(), list[str])
+    assert_type(graph.subset(["fetch"]), Graph)
+    assert_type(graph.waits_for(0), Sequence[int])
+    assert_type(graph.inputs, dict[str, list[str]])
+    Graph(registry, inherit_priority=True)
     Graph([TaskDef(name="fetch", function=fetch, depends_on=("other",))])
+
+
+# Testing
+
+
+def test_a_graph() -> None:
+    recorder = Recorder()
+    assert_type(run_graph(), RunResults)
+    results = run_graph(
+        registry,
+        targets=["rows", fetch],
+        inputs={"date": "today"},
+        order="shuffle",
+        seed=7,
+        replace={fetch: lambda: b"rows", "transform": transform},
+        fail={"load-rows": [1, 2], connect: range(3)},
+        seconds={fetch: 3600, "transform": 0.5},
+        virtual_time=False,
+        backend="trio",
+        observers=[recorder],
+        max_concurrency=3,
+    )
+    assert_type(results[fetch].unwrap(), bytes)
+    assert_type(recorder.events, list[Event])
+    assert_type(recorder.started, list[str])
+    assert_type(recorder.ended, list[str])
+    assert_type(recorder.of(fetch), list[TaskEvent])
+    assert_type(recorder.started_before(fetch, "load-rows"), Finding)
+    assert_type(recorder.ended_before("load-rows", registry["rows"]), Finding)
+    assert_type(recorder.overlapped(fetch, transform), Finding)
+    assert_type(bool(recorder.overlapped(fetch, transform)), bool)
+    assert_type(recorder.overlapped(fetch, transform).seen, str)
+    assert_type(PlannedFailure("fetch", 1).attempt, int)
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert_type(runner.run(transform()), list[str])
 
 
 # Errors
@@ -227,3 +497,18 @@ def read_errors(error: TaskError) -> None:
         assert_type(error.reason, str)
     if isinstance(error, TaskCancelledError):
         assert_type(error.task, str)
+    if isinstance(error, ParameterError):
+        assert_type(error.parameter, str)
+    if isinstance(error, ResourceError):
+        assert_type(error.asked, int)
+        assert_type(error.available, int | None)
+    if isinstance(error, InputError):
+        assert_type(error.is_task, bool)
+        value_error: ValueError = error
+        assert_type(str(value_error), str)
+    if isinstance(error, UnknownTargetError):
+        assert_type(error.nearest, tuple[str, ...])
+    if isinstance(error, LifetimeError):
+        assert_type(error.problem, str)
+    warning: type[UserWarning] = ResultTypeWarning
+    assert_type(warning.__name__, str)
