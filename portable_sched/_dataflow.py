@@ -4,13 +4,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
 from types import FunctionType
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ._errors import InputError, ParameterError, nearest_names
-from ._parameters import Parameter, plainly_misfits, returned_by
+from ._parameters import DISGUISES, Parameter, plainly_misfits, returned_by
 from ._tasks import TaskDef
-
-_DISGUISES: Final = frozenset({"__wrapped__", "__signature__"})
 
 
 class ResultTypeWarning(UserWarning):
@@ -79,7 +77,7 @@ def results_in_a_row(definition: TaskDef, sources: Sequence[Source]) -> tuple[in
     """
     function = definition.function
     # One that says that it wraps another, or has a signature written by hand, takes what it likes.
-    if type(function) is not FunctionType or not _DISGUISES.isdisjoint(function.__dict__):
+    if type(function) is not FunctionType or not DISGUISES.isdisjoint(function.__dict__):
         return ()
     in_order = all(map(is_, [source.parameter for source in sources], definition.parameters))
     if not in_order or len(sources) > function.__code__.co_argcount:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 
 class ResultOf:
@@ -72,13 +72,20 @@ if sys.version_info >= (3, 14):  # pragma: no cover - coverage is complete witho
     _signature = partial(inspect.signature, annotation_format=Format.FORWARDREF)
 
 
+DISGUISES: Final = frozenset({"__wrapped__", "__signature__"})
+"""Attributes of a function that takes something else than its code says."""
+
+
 def takes_nothing(function: object) -> bool:
     """Whether it is plain to see that the function has no parameters, as most tasks have none."""
     if type(function) is not FunctionType:
         return False
     code = function.__code__
-    # A wrapper with `*args` shows the signature of what it wraps, and leaves its dict for that.
-    return not (code.co_argcount or code.co_kwonlyargcount or function.__dict__)
+    if code.co_argcount or code.co_kwonlyargcount:
+        return False
+    # A wrapper with `*args` shows the signature of what it wraps.
+    own = function.__dict__
+    return not own or DISGUISES.isdisjoint(own)
 
 
 def parameters_of(

@@ -131,7 +131,7 @@ class TaskDef:
         _set_priority(self, priority)
         _set_retries(self, retries)
         _set_depends_on(self, depends_on)
-        _set_is_simple(self, bool(flags & _COROUTINE))
+        _set_is_simple(self, flags & _COROUTINE != 0)
         # What is rare stays empty where it is as it mostly is, for `__getattr__` to answer.
         if retry_on is not Exception:
             _set_rare(self, "retry_on", as_retry_on(name, retry_on))
@@ -295,7 +295,7 @@ class TaskRegistry:
         ... async def load(fetch: bytes) -> int:
         ...     return len(fetch)
         """
-        rare: dict[str, Any] = {}
+        rare: dict[str, Any] | None = None
         if (
             after != ()
             or resources != ()
@@ -325,7 +325,7 @@ class TaskRegistry:
         priority: Priority,
         retries: int,
         depends_on: Iterable[TaskLike],
-        rare: dict[str, Any],
+        rare: dict[str, Any] | None,
         depth: int,
         function: F,
     ) -> F:
@@ -342,8 +342,10 @@ class TaskRegistry:
             retries=retries,
             depends_on=depends_on,
             parameters=parameters,
-            **rare,
         )
+        if rare is not None:
+            # Not above, where even an empty dict would make the call take longer.
+            definition = replace(definition, **rare)
         existing = self._definitions.get(definition.name)
         if existing is not None and not _is_same_function(existing.function, function):
             raise DuplicateTaskError.between(definition.name, existing.function, function)

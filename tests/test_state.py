@@ -613,21 +613,40 @@ def test_what_a_broken_backoff_raises_is_kept_beside_what_it_was_asked_about() -
     assert isinstance(result.exception, IndexError)
 
 
-def test_neither_is_asked_after_the_last_attempt() -> None:
+@pytest.mark.parametrize("retries", [1, 2])
+def test_neither_is_asked_where_there_can_be_no_other_attempt(retries: int) -> None:
+    """It was the last one, or nothing new starts any more."""
     asked: list[str] = []
     state = state_of(
         defined(
             "a",
-            retries=1,
+            retries=retries,
             retry_on=lambda exception: asked.append("retry_on") or True,
             backoff=lambda attempt, exception: asked.append("backoff") or 0.0,
         )
     )
     take(state)
+    if retries == 2:
+        state.drain(0.0)
 
     fail(state, "a", ValueError())
 
     assert [] == asked
+    assert FAILED is result_of(state, "a").status
+
+
+def test_there_is_no_other_attempt_if_nothing_new_starts_since_it_was_asked_for() -> None:
+    def drains(attempt: int, exception: Exception) -> float:
+        state.drain(0.0)
+        return 0.0
+
+    state = state_of(defined("a", retries=2, backoff=drains))
+    take(state)
+
+    fail(state, "a", ValueError())
+
+    assert FAILED is result_of(state, "a").status
+    assert 0 == state.ready_count()
 
 
 # What comes after
@@ -808,6 +827,28 @@ def test_who_waits_for_another_attempt_has_failed_when_nothing_new_starts_any_mo
     )
     assert [] == state.paused
     assert (0, NOTHING) == (state.ready_count(), state.take(9.0))
+
+
+@pytest.mark.parametrize("policy", FailurePolicy)
+def test_of_all_who_waited_for_another_attempt_the_dependents_have_failed(
+    policy: FailurePolicy,
+) -> None:
+    """None is cancelled because it comes second, and the cause is the first in the graph."""
+    state = state_of(
+        defined("one", retries=2, priority=Priority.LOW),
+        defined("other", retries=2, priority=Priority.HIGH),
+        defined("after one", "one"),
+        defined("after other", "other"),
+        defined("after both", "other", "one"),
+        policy=policy,
+    )
+    for name in take_all(state):
+        fail(state, name, ValueError(name))
+
+    state.drain(0.0)
+
+    assert ["FAILED"] * 5 == list(statuses(state).values())
+    assert "Dependency 'one' failed: ValueError: one" == result_of(state, "after both").error
 
 
 def test_who_waits_for_another_attempt_is_cancelled_with_the_run() -> None:
