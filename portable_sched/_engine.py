@@ -146,10 +146,11 @@ class Run:
         finally:
             with self._until_it_quits():
                 self.state.finish(self.clock())
-            # They know us as we know them; let go, so that no collector is needed.
+            # They know us as we know them; let go, so that no collector is needed. trio makes the
+            # cancellations of waiting tasks inside `cancel`, so that tracebacks lead to its frame.
             for lifetime in self.lifetimes.values():
                 lifetime.forget_the_run()
-            del self.state.close
+            del self.state.close, self.state, self.entries
             if self.quitting is not None:
                 try:
                     raise self.quitting
@@ -197,7 +198,8 @@ class Run:
             quitting = quitting_in(failure)
             if quitting is not None:
                 self.quitting = quitting
-                failure = None
+                # It leads to the run's results, and what is in them may lead to this frame.
+                failure = quitting = None
             elif isinstance(failure, get_cancelled_exc_class()):
                 failure = self_cancelled(self.state.record.tasks[number].name, failure)
         with self._until_it_quits():
@@ -299,6 +301,8 @@ class Run:
             if quitting is not None:
                 self.state.cancelled(number, None, now)
                 self.quitting = quitting
+                # As in `closed`.
+                del failure, quitting
                 self.cancel()
                 return False
         is_cancellation = isinstance(failure, get_cancelled_exc_class())

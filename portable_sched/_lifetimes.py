@@ -1,14 +1,18 @@
 """A task that yields once: set-up, a result that others use, and teardown when they are done.
 
-The whole body stays in one async task and one context, inside one cancel scope that is entered
-before it. A scope for the set-up alone would be left while scopes and task groups that the body
-has opened are still open, and scopes have to be left in reverse order.
+The whole body stays in one async task and one context, inside cancel scopes that are entered
+before it and left after it. A scope for the set-up alone would be left while scopes and task groups
+that the body has opened are still open, and scopes have to be left in reverse order. So there are
+two around all of it: the outer one ends the set-up, and from the `yield` on the inner one is a
+shield against it, with the time limit of the teardown.
 """
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from anyio import CancelScope, Event, current_time, get_cancelled_exc_class
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ._backend import event_loop_is_gone
 from ._errors import LifetimeError, TaskTimeoutError
@@ -20,7 +24,13 @@ _TEARDOWN: Final = 30.0
 
 
 class Host(Protocol):
-    """What carries the run out, as far as a lifetime needs it."""
+    """What carries the run out, as far as a lifetime needs it.
+
+    Attributes:
+        interrupted: the run is being cancelled.
+    """
+
+    interrupted: bool
 
     def spawn(self, function: Callable[..., Any], *args: object, name: str) -> None:
         """Start an async task within the run."""
@@ -51,34 +61,43 @@ class Lifetime:
         An attempt that is late or cancelled ends when the body has ended.
         """
         definition = self._definition
-        body = self._body = _Body(self.host, self._number, definition)
+        body = self._body = _Body(self._number, definition)
         name = f"portable_sched lifetime {definition.name}"
-        self.host.spawn(body.live, args, kwargs, name=name)
+        self.host.spawn(body.live, self.host, args, kwargs, name=name)
         del args, kwargs
+        error: BaseException | None = None
+        failure: BaseException | None = None
         try:
-            if definition.timeout is None:
-                return await body.opened()
-            return await within(definition.timeout, definition.name, "", body.opened)
-        except GeneratorExit:
-            # The event loop is gone, or it is what the body has ended with: nothing to wait for.
-            raise
-        except BaseException as error:
+            try:
+                if definition.timeout is None:
+                    return await body.opened()
+                return await within(definition.timeout, definition.name, "", body.opened)
+            except GeneratorExit:
+                # The event loop is gone, or the body has ended with that: nothing to wait for.
+                raise
+            except BaseException as caught:  # noqa: BLE001 - it is raised again below
+                error = caught
+            # Not in the handler: trio makes the cancellation here, and it would have what we caught
+            # as its context. And what the body raised then keeps the context and cause that it has.
             await body.abandon()
             failure = body.take_failure()
             if failure is None or isinstance(failure, get_cancelled_exc_class()):
-                raise
-            if isinstance(error, TaskTimeoutError):
+                raise error
+            # What is no `Exception` may have to leave the run, so it is not hidden as a cause.
+            if isinstance(error, TaskTimeoutError) and isinstance(failure, Exception):
                 raise error from failure
-            raise failure from None
+            raise failure
         finally:
             # A traceback leads to this frame, and the frame would lead back to what has it.
-            del body
-            failure = None
+            del body, error, failure
 
-    def close(self) -> None:
-        """Nobody uses it any more: let the body run to its end."""
-        if self._body is not None:
-            self._body.done.set()
+    def close(self) -> bool:
+        """Nobody uses it any more: let the body run to its end.
+
+        Returns:
+            Whether the host will be told by `closed` that it has come there.
+        """
+        return self._body is not None and self._body.close()
 
     def forget_the_run(self) -> None:
         """The run is over, and it knows us: let go of it, so that no collector is needed."""
@@ -87,31 +106,28 @@ class Lifetime:
 
 
 class _Body:
-    """One call of the function, and the async task that it is in from start to end.
-
-    Attributes:
-        done: set when nobody uses the lifetime any more.
-    """
+    """One call of the function, and the async task that it is in from start to end."""
 
     __slots__ = (
         "_abandoned",
         "_begun",
         "_definition",
+        "_done",
         "_ended",
         "_failure",
         "_has_opened",
-        "_host",
         "_number",
         "_result",
         "_scope",
+        "_set_up_scope",
         "_settled",
-        "done",
     )
 
-    def __init__(self, host: Host, number: int, definition: TaskDef) -> None:
-        self._host = host
+    # It has no host: what the body raises leads to it, and the host leads to what the body raised.
+    def __init__(self, number: int, definition: TaskDef) -> None:
         self._number = number
         self._definition = definition
+        self._set_up_scope = CancelScope()
         self._scope = CancelScope()
         self._begun = False
         self._abandoned = False
@@ -120,12 +136,13 @@ class _Body:
         self._ended = Event()
         self._result: Any = None
         self._failure: BaseException | None = None
-        self.done = Event()
+        self._done = Event()
 
     async def opened(self) -> Any:
         """What the body yields, as soon as it does."""
         await self._settled.wait()
-        failure = self.take_failure()
+        # What it raises after the `yield`, perhaps in the same turn, is no failure of the set-up.
+        failure = None if self._has_opened else self.take_failure()
         if failure is not None:
             try:
                 raise failure
@@ -137,10 +154,8 @@ class _Body:
     async def abandon(self) -> None:
         """End the body, whose attempt has failed, and wait for its end."""
         self._abandoned = True
-        if self._has_opened:
-            self.done.set()
-        else:
-            self._scope.cancel()
+        self._done.set()
+        self._set_up_scope.cancel()
         # A task that is cancelled before it has begun may never begin.
         if self._begun:
             with CancelScope(shield=True):
@@ -151,35 +166,39 @@ class _Body:
         failure, self._failure = self._failure, None
         return failure
 
-    async def live(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def close(self) -> bool:
+        """Nobody uses it any more; answers whether the host is to hear of its end."""
+        self._done.set()
+        return self._has_opened and not self._abandoned and not self._ended.is_set()
+
+    async def live(self, host: Host, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The body from start to end."""
         self._begun = True
         if self._abandoned:
             return
         try:
-            with self._scope:
-                body: AsyncGenerator[Any, None] = self._definition.function(*args, **kwargs)
-                del args, kwargs
-                await self._set_up(body)
-                await self._tear_down(body)
-        except BaseException as error:
-            if isinstance(error, GeneratorExit) and event_loop_is_gone():
-                # And who waits for us with it.
-                raise
-            self._failure = error
-        if self._has_opened and current_time() >= self._scope.deadline:
-            late = TaskTimeoutError(self._definition.name, self._limit(), "It was in its teardown.")
-            late.__cause__ = self.take_failure()
-            self._failure = late
-            del late
-        self._settled.set()
-        self._ended.set()
-        host = self._host
-        # A traceback leads to our frames, and we would lead to the run that has it.
-        del self._host
-        if self._has_opened and not self._abandoned:
-            host.closed(self._number, self.take_failure())
-        del host
+            try:
+                with self._set_up_scope, self._scope:
+                    body: AsyncGenerator[Any, None] = self._definition.function(*args, **kwargs)
+                    del args, kwargs
+                    await self._set_up(body)
+                    await self._tear_down(body, host)
+            except BaseException as error:
+                if event_loop_is_gone():
+                    # And who waits for us with it.
+                    raise
+                self._failure = error
+            self._see_if_it_was_late()
+            self._settled.set()
+            # Not before its attempt has ended and all who use it: an end that nobody has asked for
+            # (a scope of the body's was cancelled) changes nothing for them.
+            if self._has_opened:
+                await self._until_done()
+            self._ended.set()
+            if self._has_opened and not self._abandoned:
+                host.closed(self._number, self.take_failure())
+        finally:
+            del host
 
     async def _set_up(self, body: AsyncGenerator[Any, None]) -> None:
         try:
@@ -191,22 +210,46 @@ class _Body:
         self._has_opened = True
         self._settled.set()
 
-    async def _tear_down(self, body: AsyncGenerator[Any, None]) -> None:
+    async def _tear_down(self, body: AsyncGenerator[Any, None], host: Host) -> None:
+        cancellation: BaseException | None = None
         try:
-            await self.done.wait()
-        except get_cancelled_exc_class() as error:
-            # A scope or a task group that the body has opened was cancelled: the body is to know.
+            try:
+                await self._done.wait()
+            except get_cancelled_exc_class() as error:
+                # A scope or a task group that the body has opened was cancelled, which the body is
+                # to know; or `asyncio.run()` cancels all tasks in one turn, at its end. Then what
+                # uses the lifetime goes first, as ever.
+                with suppress(get_cancelled_exc_class()):
+                    await cancel_shielded_checkpoint()
+                if host.interrupted:
+                    await self._until_done()
+                else:
+                    cancellation = error
             self._scope.deadline = current_time() + self._limit()
-            resumed = body.athrow(error)
-        else:
-            self._scope.deadline = current_time() + self._limit()
-            resumed = anext(body)
-        try:
-            await resumed
-        except StopAsyncIteration:
+            try:
+                await (anext(body) if cancellation is None else body.athrow(cancellation))
+            except StopAsyncIteration:
+                return
+            await body.aclose()
+            raise LifetimeError(self._definition.name, "yielded more than once")
+        finally:
+            del host, cancellation
+
+    async def _until_done(self) -> None:
+        """Wait until nobody uses it any more, whatever is cancelled meanwhile."""
+        while not self._done.is_set():
+            with suppress(get_cancelled_exc_class()), CancelScope(shield=True):
+                await self._done.wait()
+
+    def _see_if_it_was_late(self) -> None:
+        """Make a failure of a teardown that took too long."""
+        if not self._has_opened or current_time() < self._scope.deadline:
             return
-        await body.aclose()
-        raise LifetimeError(self._definition.name, "yielded more than once")
+        # What is no `Exception` may have to leave the run.
+        cancellation = get_cancelled_exc_class()
+        if self._failure is None or isinstance(self._failure, (Exception, cancellation)):
+            late = TaskTimeoutError(self._definition.name, self._limit(), "It was in its teardown.")
+            late.__cause__, self._failure = self._failure, late
 
     def _limit(self) -> float:
         return self._definition.timeout or _TEARDOWN

@@ -43,8 +43,9 @@ class FailurePolicy(Enum):
         return f"FailurePolicy.{self.name}"
 
 
-def _nobody(number: int) -> None:
+def _nobody(number: int) -> bool:  # noqa: ARG001 - it stands for what asks
     """Stands for who closes lifetimes until the run has begun."""
+    return False
 
 
 class RunState:
@@ -73,7 +74,8 @@ class RunState:
         draining: whether nothing new starts any more.
         open: lifetimes between their `yield` and the end of their teardown.
         close: called with the number of a lifetime that nobody uses any more, or that opened in
-            vain; perhaps twice.
+            vain; perhaps twice. It answers whether there is something to close, so that a call of
+            `closed` will follow.
     """
 
     __slots__ = (
@@ -138,7 +140,7 @@ class RunState:
         self.paused: list[tuple[float, int]] = []
         self.draining = False
         self.open: set[int] = set()
-        self.close: Callable[[int], None] = _nobody
+        self.close: Callable[[int], bool] = _nobody
 
     def begin(self) -> None:
         """The run begins. It means nothing here, and much to who watches."""
@@ -228,9 +230,12 @@ class RunState:
         if number not in self.open:
             return
         self.open.remove(number)
-        if exception is not None:
-            # What it has yielded stays: dependents that are yet to start were promised it.
+        if exception is not None and self._status[number] == COMPLETED:
+            # What it has yielded stays: dependents that are yet to start were promised it. And its
+            # duration is that of its set-up.
+            yielded = self._ended[number]
             self._end(number, FAILED, now)
+            self._ended[number] = yielded
         else:
             self._is_over(number, now)
 
@@ -331,9 +336,11 @@ class RunState:
         self._status[number] = status
         self._ended[number] = now
         if self._has_endings:
-            if number in self._users:
-                self.close(number)
-            self._is_over(number, now)
+            if number in self._users and self.close(number):
+                # It opened in vain. What it uses is to wait until it has closed.
+                self.open.add(number)
+            else:
+                self._is_over(number, now)
 
     def _is_over(self, number: int, now: float) -> None:  # noqa: ARG002 - for who watches
         """A task is over, however it ended: who follows may come, what it used may close."""

@@ -50,10 +50,20 @@ def taker(name: str, *sources: str, **wanted: object) -> TaskDef:
     return defined(name, parameters=parameters, **wanted)
 
 
-def noted_closings(state: RunState) -> list[str]:
-    """The names of the lifetimes that are asked to close from here on."""
+def noted_closings(state: RunState, *in_vain: str) -> list[str]:
+    """The names of the lifetimes that are asked to close from here on.
+
+    Args:
+        state: who asks.
+        in_vain: those that have opened although their attempt does not end well.
+    """
     closings: list[str] = []
-    state.close = lambda number: closings.append(state.record.tasks[number].name)
+
+    def close(number: int) -> bool:
+        closings.append(state.record.tasks[number].name)
+        return closings[-1] in in_vain
+
+    state.close = close
     return closings
 
 
@@ -1057,7 +1067,8 @@ def test_a_lifetime_that_fails_to_close_has_failed_and_nothing_else_comes_of_it(
     closed(state, "db", error, now=5.0)
 
     result = result_of(state, "db")
-    assert (FAILED, None, error, 5.0) == (
+    # How long it took is how long it took to open.
+    assert (FAILED, None, error, 1.0) == (
         result.status,
         result.result,
         result.exception,
@@ -1072,10 +1083,43 @@ def test_a_lifetime_that_fails_to_close_has_failed_and_nothing_else_comes_of_it(
     assert ["last"] == take_all(state)
 
 
-def test_a_lifetime_that_opened_in_vain_has_ended_before_it_closes() -> None:
+def test_a_lifetime_that_opened_in_vain_has_ended_and_is_over_when_it_has_closed() -> None:
     """It was cancelled while it opened; what its teardown raises is kept and changes nothing."""
-    state = state_of(lifetime("db"), defined("user", "db"))
+    state = state_of(lifetime("outer"), lifetime("db", "outer"), defined("last", after=["db"]))
+    closings = noted_closings(state, "db")
+    take(state)
+    complete(state, "outer")
+    state.take(1.0)
+    cancel(state, "db", now=2.0)
+    before = (list(closings), take_all(state))
+    error = ValueError("while closing")
+
+    closed(state, "db", error, now=5.0)
+
+    result = result_of(state, "db")
+    assert (["db"], []) == before
+    assert ["db", "outer"] == closings
+    assert ["last"] == take_all(state)
+    assert TaskStatus.CANCELLED is result.status
+    assert (None, 1.0) == (result.exception, result.duration)
+    assert [error] == [failure.exception for failure in result.failures]
+
+
+def test_a_lifetime_that_has_nothing_to_close_is_over_at_once() -> None:
+    state = state_of(lifetime("outer"), lifetime("db", "outer"), defined("last", after=["db"]))
     closings = noted_closings(state)
+    take(state)
+    complete(state, "outer")
+    take(state)
+
+    cancel(state, "db")
+
+    assert {"db", "outer"} == set(closings)
+    assert ["last"] == take_all(state)
+
+
+def test_what_a_body_raises_that_nobody_waits_for_is_kept_and_changes_nothing() -> None:
+    state = state_of(lifetime("db"), defined("last", after=["db"]))
     take(state)
     cancel(state, "db", now=2.0)
     error = ValueError("while closing")
@@ -1083,10 +1127,9 @@ def test_a_lifetime_that_opened_in_vain_has_ended_before_it_closes() -> None:
     closed(state, "db", error, now=5.0)
 
     result = result_of(state, "db")
-    assert ["db"] == closings
-    assert TaskStatus.CANCELLED is result.status
-    assert (None, 2.0) == (result.exception, result.duration)
+    assert (TaskStatus.CANCELLED, None, 2.0) == (result.status, result.exception, result.duration)
     assert [error] == [failure.exception for failure in result.failures]
+    assert ["last"] == take_all(state)
 
 
 def test_lifetimes_are_asked_to_close_when_nothing_new_starts_any_more() -> None:

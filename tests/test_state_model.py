@@ -53,6 +53,8 @@ Step = Literal[
 What = Literal[Step, "look", "cancel", "finish"]
 
 FAILURES = {"fail", "give up", "cancel itself"}
+# A lifetime whose attempt ends so had opened all the same, and goes on to its close.
+IN_VAIN = {"give up", "cancel"}
 # An attempt's end, whichever: it holds nothing from then on.
 ENDINGS = {*FAILURES, "complete", "cancel", "finish"}
 DRAINS = {"stop", "call off", "finish"}
@@ -270,8 +272,8 @@ class Model:
             return began, 0.0
         completed = self.of(name, "complete")
         if completed:
-            # An open lifetime goes on, but only a failure makes a new end of it.
-            ended = [*completed, *self.of(name, "break")][-1].at
+            # A lifetime goes on, but how long it took is how long it took to open.
+            ended = completed[0].at
         elif name in self.failed_tasks:
             ended = self.failed_tasks[name].at
         elif self.of(name, "cancel"):
@@ -286,7 +288,7 @@ class Model:
     # Lifetimes
 
     def is_open(self, name: str) -> bool:
-        has_opened = is_lifetime(self.known[name]) and self.of(name, "complete")
+        has_opened = is_lifetime(self.known[name]) and self.of(name, "complete", *IN_VAIN)
         return bool(has_opened) and not self.of(name, "close", "break")
 
     def is_over(self, name: str) -> bool:
@@ -307,17 +309,11 @@ class Model:
         }
 
     def may_close(self) -> list[str]:
-        return [
-            name for name in self.names if name in self.asked_to_close() and self.has_body(name)
-        ]
+        return [name for name in self.may_break() if name in self.asked_to_close()]
 
     def may_break(self) -> list[str]:
-        """Open or torn from its attempt, a body may fail at any time."""
-        return [name for name in self.names if self.has_body(name)]
-
-    def has_body(self, name: str) -> bool:
-        is_alive = self.of(name, "complete", "cancel") and not self.of(name, "close", "break")
-        return is_lifetime(self.known[name]) and bool(is_alive)
+        """While it is open, a body may fail at any time."""
+        return [name for name in self.names if self.is_open(name)]
 
     # Results
 
@@ -337,7 +333,8 @@ class Model:
         given = self.of(name, "take", "arguments")[-1:]
         has_them = given and given[0].what == "arguments"
         is_last = self.attempts(name) == self.known[name].retries
-        return self.status(name) not in FINAL and not (has_them and is_last)
+        has_opened = self.of(name, "complete")
+        return not (has_opened or self.is_over(name) or (has_them and is_last))
 
     # What may start
 
@@ -521,8 +518,14 @@ class Pair:
         self.model = model
         self.state = state
         self.closing: set[str] = set()
-        state.close = lambda number: self.closing.add(state.record.tasks[number].name)
+        self.in_vain: set[str] = set()
+        state.close = self.ask_to_close
         self.agree()
+
+    def ask_to_close(self, number: int) -> bool:
+        name = self.state.record.tasks[number].name
+        self.closing.add(name)
+        return name in self.in_vain
 
     def agree(self) -> None:
         assert_they_agree(self.model, self.state, self.closing)
@@ -551,6 +554,8 @@ class Pair:
         """An attempt ends."""
         number, now = self.number(name), self.model.now()
         exception: BaseException | None = None
+        if what in IN_VAIN:
+            self.in_vain.add(name)
         if what == "complete":
             self.state.completed(number, name, now)
         elif what == "cancel":
