@@ -69,6 +69,16 @@ def refuse_unusable(name: str, function: Any) -> None:
         raise TypeError(f"Task {name!r}: expected a function, got {shown(bare)}.")
 
 
+def refuse_context_manager(name: str, function: Any) -> None:
+    """Say that an async generator is a lifetime as it is, without `asynccontextmanager` around."""
+    wrapped = getattr(function, "__wrapped__", None)
+    if inspect.isasyncgenfunction(wrapped):
+        raise TypeError(
+            f"Task {name!r}: expected a function that yields once, got a context manager. Leave "
+            "@asynccontextmanager out: what it yields is its result, and the rest its teardown."
+        )
+
+
 def bad_retries(name: str, retries: object) -> Exception:
     """What to raise for a number of attempts that is none."""
     message = (

@@ -66,7 +66,12 @@ class ParameterError(DependencyError):
             f"Task {self.task!r} has a parameter {self.parameter!r} that nothing fills: no task "
             "and no input of this run has that name, and it has no default."
         )
-        return message + did_you_mean(self.nearest)
+        if self.nearest:
+            return message + did_you_mean(self.nearest)
+        return (
+            f"{message} Give it by run(inputs={{{self.parameter!r}: ...}}), or name a task with "
+            "ResultOf."
+        )
 
 
 class ResourceError(DependencyError):
@@ -98,9 +103,11 @@ class ResourceError(DependencyError):
         if self.available is None:
             message = (
                 f"Task {self.task!r} asks for the resource {self.dependency!r}, which the "
-                f"scheduler does not have: TaskScheduler(resources={{{self.dependency!r}: ...}})."
+                "scheduler does not have."
             )
-            return message + did_you_mean(self.nearest)
+            if self.nearest:
+                return message + did_you_mean(self.nearest)
+            return f"{message} Write TaskScheduler(resources={{{self.dependency!r}: ...}})."
         return (
             f"Task {self.task!r} asks for {self.asked} of the resource {self.dependency!r}, and "
             f"the scheduler has {self.available}, so it could never start."
@@ -131,7 +138,10 @@ class InputError(DependencyError, ValueError):
                 f"The input {self.dependency!r} has the name of a task. Give one of them another "
                 "name."
             )
-        message = f"The input {self.dependency!r} is taken by no parameter of a task."
+        message = (
+            f"The input {self.dependency!r} is taken by no parameter of a task; one with a default "
+            "keeps that."
+        )
         return message + did_you_mean(self.nearest)
 
 

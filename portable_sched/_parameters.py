@@ -65,12 +65,11 @@ class Parameter:
 
 # From 3.14 on annotations are evaluated when they are asked for, and names that only type checkers
 # see raise then, unless a stand-in for them is asked for.
-_signature: Any = inspect.signature
+_STAND_INS: dict[str, Any] = {}
 if sys.version_info >= (3, 14):  # pragma: no cover - coverage is complete without the newest
     from annotationlib import Format
 
-    _signature = partial(inspect.signature, annotation_format=Format.FORWARDREF)
-
+    _STAND_INS["annotation_format"] = Format.FORWARDREF
 
 DISGUISES: Final = frozenset({"__wrapped__", "__signature__"})
 """Attributes of a function that takes something else than its code says."""
@@ -103,7 +102,7 @@ def parameters_of(
         NameError, SyntaxError, ...: a string annotation that mentions `ResultOf` cannot be read.
     """
     try:
-        signature = _signature(function)
+        signature = inspect.signature(function, **_STAND_INS)
     except ValueError:
         return ()
     found = []
@@ -132,7 +131,7 @@ def returned_by(function: Callable[..., object]) -> object:
     A string that cannot be read says nothing.
     """
     try:
-        annotation = _signature(function).return_annotation
+        annotation = inspect.signature(function, **_STAND_INS).return_annotation
     except (TypeError, ValueError):
         return None
     annotation = _evaluated(annotation, function, {})

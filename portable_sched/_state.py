@@ -298,7 +298,8 @@ class RunState:
         """Keep what an attempt raised; answers which attempt it was."""
         record = self.record
         attempt = record.attempt_of(number)
-        began = self._attempt_began.pop(number, record.started[number])
+        # A lifetime may fail twice in one attempt: when it opens, and when it closes.
+        began = self._attempt_began.get(number, record.started[number])
         failure = AttemptFailure(attempt, exception, now - began)
         record.failures.setdefault(number, []).append(failure)
         return attempt

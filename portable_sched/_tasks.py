@@ -18,6 +18,7 @@ from ._checks import (
     bad_retries,
     checked_seconds,
     own_name,
+    refuse_context_manager,
     refuse_unusable,
     shown,
 )
@@ -120,6 +121,8 @@ class TaskDef:
         flags = function.__code__.co_flags if type(function) is FunctionType else NO_PLAIN_FUNCTION
         if flags & NO_PLAIN_FUNCTION:
             refuse_unusable(name, function)
+        elif not flags & _COROUTINE:
+            refuse_context_manager(name, function)
         if type(priority) is not Priority:
             priority = _as_priority(name, priority)
         if type(retries) is not int or retries < 1:
@@ -493,17 +496,15 @@ def as_names(asker: str, field: str, given: object) -> tuple[str, ...]:
 
 def _with_names(name: str, parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     """The parameters with a name wherever `ResultOf` was given a function."""
+
     # At once, as for `depends_on`: later the function may have other names in other registries.
-    return tuple(
-        [
-            parameter
-            if parameter.result_of is None
-            else replace(
-                parameter, result_of=_as_name(f"Task {name!r}", "ResultOf", parameter.result_of)
-            )
-            for parameter in parameters
-        ]
-    )
+    def named(parameter: Parameter) -> Parameter:
+        if parameter.result_of is None:
+            return parameter
+        task = _as_name(f"Task {name!r}", "ResultOf", parameter.result_of)
+        return replace(parameter, result_of=task)
+
+    return tuple(map(named, parameters))
 
 
 def _as_name(asker: str, field: str, given: object) -> str:

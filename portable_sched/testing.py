@@ -160,7 +160,7 @@ def run_graph(
     order: Literal["priority", "reverse", "shuffle"] = "priority",
     seed: int | None = None,
     replace: Mapping[Any, Callable[..., object]] | None = None,
-    fail: Mapping[Any, Iterable[int]] | None = None,
+    fail: Mapping[Any, Iterable[int] | Mapping[int, BaseException]] | None = None,
     seconds: Mapping[Any, float] | None = None,
     virtual_time: bool = True,
     backend: Literal["asyncio", "trio"] = "asyncio",
@@ -184,7 +184,9 @@ def run_graph(
         replace: functions to call in place of those of some tasks, by name or decorated function.
             Everything else about the tasks stays as it is, what they depend on included; a
             replacement takes any of the parameters, or none.
-        fail: for some tasks the attempts that fail, from 1, with `PlannedFailure`.
+        fail: for some tasks the attempts that fail, from 1: a list of them, which fail with
+            `PlannedFailure`, or a mapping to what they raise, as in `{1: ConnectionError()}`, for
+            tasks that say with `retry_on` what is worth another attempt.
         seconds: for some tasks how long each attempt takes, before its function is called.
         virtual_time: whether the clock jumps.
         backend: which event loop it runs in.
@@ -207,6 +209,10 @@ def run_graph(
         virtual=virtual_time,
     )
     planned = TaskScheduler(plan.of(scheduler), **settings)
+    if inputs is not None:
+        # What only replaced functions took is given all the same, as in production.
+        dropped = scheduler.graph.inputs.keys() - planned.graph.inputs.keys()
+        inputs = {name: value for name, value in inputs.items() if name not in dropped}
     main = partial(planned.run, targets, inputs=inputs, order=order, seed=seed)
     run = partial(_run_on, backend, main, virtual_time=virtual_time)
     try:
@@ -226,7 +232,7 @@ class _Plan:
     """What `run_graph` was told about the tasks."""
 
     replace: Mapping[str, Callable[..., object]]
-    fail: Mapping[str, frozenset[int]]
+    fail: Mapping[str, Mapping[int, BaseException]]
     seconds: Mapping[str, float]
     virtual: bool
 
@@ -252,7 +258,7 @@ class _Plan:
         if not (name in self.fail or name in self.seconds or (in_thread and self.virtual)):
             return definition
         function = definition.function
-        step = _Step(name, self.fail.get(name, frozenset()), self.seconds.get(name, 0))
+        step = _Step(self.fail.get(name, {}), self.seconds.get(name, 0))
         if definition.is_lifetime():
             lifetime = _planned_lifetime(step, function)
             return changed(definition, function=lifetime)
@@ -277,8 +283,7 @@ class _Plan:
 class _Step:
     """What comes before the function of one task, attempt by attempt."""
 
-    def __init__(self, name: str, fails: frozenset[int], seconds: float) -> None:
-        self._name = name
+    def __init__(self, fails: Mapping[int, BaseException], seconds: float) -> None:
         self._fails = fails
         self._attempt = 0
         self.seconds = seconds
@@ -291,7 +296,7 @@ class _Step:
     def fail_as_planned(self) -> None:
         self._attempt += 1
         if self._attempt in self._fails:
-            raise PlannedFailure(self._name, self._attempt)
+            raise self._fails[self._attempt]
 
 
 def _planned_lifetime(step: _Step, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -355,10 +360,10 @@ def _by_name(
     return by_name
 
 
-def _as_attempts(name: str, attempts: object) -> frozenset[int]:
+def _as_attempts(name: str, attempts: object) -> dict[int, BaseException]:
     message = (
         f"Task {name!r}: expected the attempts that fail to be a list of whole numbers from 1, as "
-        f"in fail={{{name!r}: [1, 2]}}, got {attempts!r}."
+        f"in fail={{{name!r}: [1, 2]}}, or a mapping of them to exceptions, got {attempts!r}."
     )
     if isinstance(attempts, str | bytes) or not isinstance(attempts, Iterable):
         raise TypeError(message)
@@ -367,7 +372,11 @@ def _as_attempts(name: str, attempts: object) -> frozenset[int]:
         raise TypeError(message)
     if not all(number >= 1 for number in numbers):
         raise ValueError(message)
-    return frozenset(numbers)
+    if not isinstance(attempts, Mapping):
+        return {number: PlannedFailure(name, number) for number in numbers}
+    if not all(isinstance(failure, BaseException) for failure in attempts.values()):
+        raise TypeError(message)
+    return dict(attempts)
 
 
 def _as_seconds(name: str, seconds: object) -> float:

@@ -1,6 +1,7 @@
 """What is no good is refused at once, with what was expected, what came, and what to write."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import re
@@ -902,3 +903,17 @@ def test_a_plain_with_block_is_refused_by_python(registry) -> None:
         TaskScheduler(registry),  # type: ignore[attr-defined]
     ):
         pass
+
+
+def test_a_context_manager_is_refused_where_a_lifetime_is_meant(registry) -> None:
+    managed = contextlib.asynccontextmanager(generate_async)
+
+    refused = (
+        TypeError,
+        (
+            "Task 'db': expected a function that yields once, got a context manager. Leave "
+            "@asynccontextmanager out: what it yields is its result, and the rest its teardown."
+        ),
+    )
+
+    assert refused == refusal_of(registry.task("db"), managed)

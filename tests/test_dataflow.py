@@ -629,7 +629,8 @@ async def test_a_parameter_that_nothing_fills_is_refused_before_anything_runs(re
     assert ("load", "rows", ()) == (error.task, error.parameter, error.nearest)
     assert (
         "Task 'load' has a parameter 'rows' that nothing fills: no task and no input of this run "
-        "has that name, and it has no default."
+        "has that name, and it has no default. Give it by run(inputs={'rows': ...}), or name a "
+        "task with ResultOf."
     ) == str(error)
 
 
@@ -827,9 +828,10 @@ async def test_an_input_that_nobody_takes_is_refused_with_the_nearest_names(regi
     error = await refused(registry, InputError, inputs={"date": 1, "dates": 2})
 
     assert ("dates", False, ("date",)) == (error.dependency, error.is_task, error.nearest)
-    assert "The input 'dates' is taken by no parameter of a task. Did you mean 'date'?" == str(
-        error
-    )
+    assert (
+        "The input 'dates' is taken by no parameter of a task; one with a default keeps that. "
+        "Did you mean 'date'?"
+    ) == str(error)
 
 
 @pytest.mark.parametrize(

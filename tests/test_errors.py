@@ -79,10 +79,27 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
         {"task": "load", "dependency": "fetsh", "nearest": ("fetch",)},
     ),
     (
+        ParameterError("load", "rows"),
+        (
+            "Task 'load' has a parameter 'rows' that nothing fills: no task and no input of this "
+            "run has that name, and it has no default. Give it by run(inputs={'rows': ...}), or "
+            "name a task with ResultOf."
+        ),
+        {"task": "load", "dependency": "rows", "nearest": ()},
+    ),
+    (
+        ResourceError("load", "gpu", 1),
+        (
+            "Task 'load' asks for the resource 'gpu', which the scheduler does not have. "
+            "Write TaskScheduler(resources={'gpu': ...})."
+        ),
+        {"task": "load", "dependency": "gpu", "asked": 1, "available": None, "nearest": ()},
+    ),
+    (
         ResourceError("load", "bd", 2, nearest=["db"]),
         (
-            "Task 'load' asks for the resource 'bd', which the scheduler does not have: "
-            "TaskScheduler(resources={'bd': ...}). Did you mean 'db'?"
+            "Task 'load' asks for the resource 'bd', which the scheduler does not have. "
+            "Did you mean 'db'?"
         ),
         {"task": "load", "dependency": "bd", "asked": 2, "available": None, "nearest": ("db",)},
     ),
@@ -96,7 +113,10 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
     ),
     (
         InputError("dat", nearest=["date"]),
-        "The input 'dat' is taken by no parameter of a task. Did you mean 'date'?",
+        (
+            "The input 'dat' is taken by no parameter of a task; one with a default keeps that. "
+            "Did you mean 'date'?"
+        ),
         {"task": "run()", "dependency": "dat", "is_task": False, "nearest": ("date",)},
     ),
     (

@@ -300,12 +300,20 @@ async def test_it_is_completed_from_its_yield_on() -> None:
 
 
 @pytest.mark.virtual_time
-async def test_its_duration_is_that_of_its_set_up() -> None:
-    diary = Diary()
-    lifetime(diary, "life", set_up=2, teardown=3)
+@pytest.mark.parametrize("fails", [False, True])
+async def test_its_duration_is_that_of_its_set_up(fails: bool) -> None:  # noqa: FBT001 - given by parametrize
+    @task
+    async def life() -> AsyncIterator[None]:
+        await anyio.sleep(2)
+        yield
+        await anyio.sleep(3)
+        if fails:
+            raise ValueError
+
     results = await TaskScheduler().run()
 
-    assert 2 == results["life"].duration
+    assert fails is bool(results.failed)
+    assert 2 == results[life].duration
     assert 5 == results.wall_time
 
 

@@ -824,16 +824,16 @@ async def sleeps_two_seconds() -> None:
             ["disks"],
             {"disk": 4},
             (
-                "Task 'load' asks for the resource 'disks', which the scheduler does not have: "
-                "TaskScheduler(resources={'disks': ...}). Did you mean 'disk'?"
+                "Task 'load' asks for the resource 'disks', which the scheduler does not have. "
+                "Did you mean 'disk'?"
             ),
         ),
         (
             ["gpu"],
             None,
             (
-                "Task 'load' asks for the resource 'gpu', which the scheduler does not have: "
-                "TaskScheduler(resources={'gpu': ...})."
+                "Task 'load' asks for the resource 'gpu', which the scheduler does not have. "
+                "Write TaskScheduler(resources={'gpu': ...})."
             ),
         ),
         (

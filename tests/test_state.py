@@ -1132,6 +1132,22 @@ def test_what_a_body_raises_that_nobody_waits_for_is_kept_and_changes_nothing() 
     assert ["last"] == take_all(state)
 
 
+def test_what_a_lifetime_raises_at_its_close_counts_from_the_start_of_its_last_attempt() -> None:
+    """Also where that attempt had failed as well, having opened in vain."""
+    state = state_of(lifetime("db", retries=2))
+    noted_closings(state, "db")
+    state.take(0.0)
+    fail(state, "db", ValueError("at first"), now=1.0)
+    state.take(10.0)
+    fail(state, "db", ValueError("by a hook"), now=12.0)
+
+    closed(state, "db", ValueError("while closing"), now=15.0)
+
+    assert [(1, 1.0), (2, 2.0), (2, 5.0)] == [
+        (failure.attempt, failure.duration) for failure in result_of(state, "db").failures
+    ]
+
+
 def test_lifetimes_are_asked_to_close_when_nothing_new_starts_any_more() -> None:
     state = state_of(lifetime("db"), defined("user", "db"), lifetime("unopened", "user"))
     closings = noted_closings(state)

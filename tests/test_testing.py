@@ -21,6 +21,7 @@ from portable_sched import (
     DependencyError,
     Event,
     FailurePolicy,
+    InputError,
     ResultOf,
     RunResults,
     TaskEvent,
@@ -1056,7 +1057,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         TypeError,
         (
             "Task 'load': expected the attempts that fail to be a list of whole numbers from 1, as "
-            "in fail={'load': [1, 2]}, got 1."
+            "in fail={'load': [1, 2]}, or a mapping of them to exceptions, got 1."
         ),
     ),
     (
@@ -1064,7 +1065,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         TypeError,
         (
             "Task 'load': expected the attempts that fail to be a list of whole numbers from 1, as "
-            "in fail={'load': [1, 2]}, got ['1']."
+            "in fail={'load': [1, 2]}, or a mapping of them to exceptions, got ['1']."
         ),
     ),
     (
@@ -1072,7 +1073,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         ValueError,
         (
             "Task 'load': expected the attempts that fail to be a list of whole numbers from 1, as "
-            "in fail={'load': [1, 2]}, got [0]."
+            "in fail={'load': [1, 2]}, or a mapping of them to exceptions, got [0]."
         ),
     ),
     (
@@ -1171,3 +1172,52 @@ def test_a_flaky_step_is_tried_again_and_its_dependents_wait_for_it(
     assert [] == [event for event in recorder.events if isinstance(event, TaskFailed)]
     assert 3 == sum(isinstance(event, TaskStarted) for event in recorder.events)
     assert all(isinstance(event, TaskEvent) for event in recorder.of(fetch))
+
+
+# What was found missing by who tried it
+
+
+def test_an_attempt_may_fail_as_the_task_expects_it_to() -> None:
+    registry = TaskRegistry()
+    lost = ConnectionError("lost")
+
+    @registry.task(retries=3, retry_on=ConnectionError)
+    async def fetch() -> str:
+        return "rows"
+
+    results = run_graph(registry, fail={fetch: {1: lost}})
+
+    assert ("rows", 2) == (results[fetch].result, results[fetch].attempts)
+    assert [lost] == [failure.exception for failure in results[fetch].failures]
+
+
+def test_what_is_to_be_raised_has_to_be_an_exception() -> None:
+    registry = TaskRegistry()
+
+    @registry.task
+    async def fetch() -> None: ...
+
+    with pytest.raises(TypeError, match="a mapping of them to exceptions"):
+        run_graph(registry, fail={"fetch": {1: "lost"}})
+
+
+def test_inputs_that_only_replaced_functions_took_may_be_given_all_the_same() -> None:
+    registry = TaskRegistry()
+
+    @registry.task
+    async def fetch(date: str) -> str:
+        return date
+
+    results = run_graph(registry, inputs={"date": "today"}, replace={"fetch": lambda: "rows"})
+
+    assert "rows" == results[fetch].result
+
+
+def test_inputs_that_nobody_took_are_refused_as_ever() -> None:
+    registry = TaskRegistry()
+
+    @registry.task
+    async def fetch() -> None: ...
+
+    with pytest.raises(InputError):
+        run_graph(registry, inputs={"date": "today"}, replace={"fetch": lambda: "rows"})
