@@ -207,6 +207,10 @@ class _Replay:
         """Whether nothing more happens to the task, teardown included."""
         if name in self.running or name in self.open:
             return False
+        closing = self.closing.get(name)
+        if closing is not None and closing.broken and not all(map(self.is_over, self.users[name])):
+            # One that was broken while others use it changes nothing for them.
+            return False
         return name in self.allowed or self.halted_at is not None
 
     def ready(self, before: float = inf) -> list[str]:
@@ -560,6 +564,7 @@ class _Replay:
             self.allowed[name] = statuses
             if FAILED in statuses:
                 sure = statuses == {FAILED} and self.is_settled(self.endings[name][-1])
+                sure = sure and (self.watched or name not in self.lifetimes)
                 self._fail_dependents(name, {FAILED} if sure else {FAILED, CANCELLED})
         for name in self.known:
             if name not in self.running and name not in self.allowed:
@@ -570,7 +575,7 @@ class _Replay:
         return self.is_settled(self.endings[name][-1])
 
     def _waits_again(self, name: str) -> bool:
-        return name not in self.running and name not in self.allowed
+        return not {name} & (self.running | self.entering | self.allowed.keys())
 
 
 def _about_results(replay: _Replay, results: RunResults) -> Iterator[str]:
@@ -658,8 +663,7 @@ def _about_failures(replay: _Replay, result: TaskResult[Any]) -> Iterator[str]:
         for failure in result.failures
     ]
     # What an attempt raises that is being cancelled may be its own or not.
-    doubtful = replay.cancelled_at is not None and bool(endings)
-    doubtful = doubtful and endings[-1].at >= (replay.cancelled_at or 0)
+    doubtful = CANCELLED in replay.allowed.get(name, set())
     if not (found == raised or (doubtful and _differ_in_the_end(found, raised))):
         if [attempt for attempt, _ in found] != [attempt for attempt, _ in raised]:
             yield f"has failed in other attempts than {[attempt for attempt, _ in raised]}"
@@ -725,8 +729,6 @@ def _about_times(replay: _Replay, result: TaskResult[Any]) -> Iterator[str]:
         # It was to have another attempt, and so it ended with the run, or it ended in vain.
         span = min(result.duration, replay.left.at - started_at)
         in_the_log.add(max(last.at - started_at, span))
-    if name in replay.closed and result.status is FAILED:
-        in_the_log.add(replay.closed[name].at - started_at)
     if replay.conditions.virtual_time:
         if result.started_at != started_at:
             yield f"started at {result.started_at}, not at {started_at}"
