@@ -108,6 +108,8 @@ def checked_seconds(
 
 def as_demand(name: str, resources: object) -> Demand:
     """What a task holds while it runs, as pairs of a resource and its units, sorted by name."""
+    if resources is None:
+        return ()
     if isinstance(resources, str):
         raise TypeError(
             f"Task {name!r}: expected resources to be a list of names or a mapping of names to "

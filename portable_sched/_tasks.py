@@ -112,7 +112,7 @@ class TaskDef:
         timeout: float | None = None,
         retry_on: RetryOn = Exception,
         backoff: BackoffLike | None = None,
-        resources: Mapping[str, int] | Iterable[str] | Demand = (),
+        resources: Mapping[str, int] | Iterable[str] | Demand | None = (),
         estimate: float | None = None,
         parameters: tuple[Parameter, ...] | None = None,
     ) -> None:
@@ -238,7 +238,7 @@ class TaskRegistry:
         timeout: float | None = None,
         retry_on: RetryOn = Exception,
         backoff: BackoffLike | None = None,
-        resources: Mapping[str, int] | Iterable[str] = (),
+        resources: Mapping[str, int] | Iterable[str] | None = (),
         estimate: float | None = None,
     ) -> Callable[[F], F]: ...
     def task(
@@ -252,7 +252,7 @@ class TaskRegistry:
         timeout: float | None = None,
         retry_on: RetryOn = Exception,
         backoff: BackoffLike | None = None,
-        resources: Mapping[str, int] | Iterable[str] = (),
+        resources: Mapping[str, int] | Iterable[str] | None = (),
         estimate: float | None = None,
     ) -> object:
         """Register a function as a task, and get the function itself back.

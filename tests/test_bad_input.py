@@ -917,3 +917,29 @@ def test_a_context_manager_is_refused_where_a_lifetime_is_meant(registry) -> Non
     )
 
     assert refused == refusal_of(registry.task("db"), managed)
+
+
+@each("field", ["observers", "attempt_hooks"])
+def test_an_async_function_is_refused_where_nobody_would_await_it(registry, field) -> None:
+    refused = (
+        TypeError,
+        (
+            f"Expected {field} to be a list of plain callables, got the async function fetch in "
+            "the list. Nobody would await it."
+        ),
+    )
+
+    assert refused == refusal_of(TaskScheduler, registry, **{field: [fetch]})
+
+
+@each("field", ["inherit_priority", "keep_results"])
+def test_a_flag_is_true_or_false(registry, field) -> None:
+    refused = (TypeError, f"Expected {field} to be True or False, got 1 (int).")
+
+    assert refused == refusal_of(TaskScheduler, registry, **{field: 1})
+
+
+def test_no_resources_may_be_said_by_none(registry) -> None:
+    registry.task("fetch", resources=None)(fetch)
+
+    assert () == registry["fetch"].resources

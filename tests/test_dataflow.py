@@ -2065,3 +2065,20 @@ def test_a_cycle_through_the_close_of_10_000_lifetimes_is_found_whole() -> None:
     assert count + 1 == len(Graph(chain))
     path = cycle_of(*chain, defined("user", f"t{count - 1}", "tidy"))
     assert count + 2 == len(set(path)) == len(path) - 1
+
+
+async def test_the_graph_of_the_same_targets_is_worked_out_once(registry, monkeypatch) -> None:
+    made = []
+    subset = Graph.subset
+    monkeypatch.setattr(
+        Graph, "subset", lambda graph, names: made.append(names) or subset(graph, names)
+    )
+    registry.task("fetch")(giving("rows"))
+    registry.task("other")(giving("rows"))
+    scheduler = TaskScheduler(registry)
+
+    await scheduler.run(["fetch"])
+    await scheduler.run(["fetch"])
+    await scheduler.run(["other"])
+
+    assert [("fetch",), ("other",)] == made

@@ -34,6 +34,7 @@ from portable_sched import (
     TaskScheduler,
     TaskStatus,
     TaskTimeoutError,
+    _lifetimes,
     task,
 )
 
@@ -2416,3 +2417,19 @@ async def test_no_async_task_of_ours_is_left_when_the_run_returns() -> None:
     await TaskScheduler().run()
 
     assert [] == tasks_of_ours()
+
+
+async def test_a_body_that_is_abandoned_before_it_has_begun_never_begins() -> None:
+    """On trio it depends on chance which of the two tasks runs first; here it does not."""
+    entered = []
+
+    async def database() -> AsyncIterator[None]:
+        entered.append(1)
+        yield
+
+    body = _lifetimes._Body(0, TaskDef(name="database", function=database))
+
+    await body.abandon()
+    await body.live(None, (), {})
+
+    assert [] == entered

@@ -574,3 +574,21 @@ async def test_a_cancelled_run_leaves_what_there_is(registry) -> None:
     ]
     assert 3 == round(scheduler.results.wall_time, 6)
     assert "<RunResults: 1 COMPLETED, 2 CANCELLED>" == repr(scheduler.results)
+
+
+def test_the_result_of_a_task_that_is_not_completed_cannot_be_unwrapped() -> None:
+    error = ValueError("no rows")
+    failed = TaskResult("load", TaskStatus.FAILED, error="ValueError: no rows", exception=error)
+
+    with pytest.raises(RuntimeError) as caught:
+        failed.unwrap()
+
+    assert "Expected task 'load' to be COMPLETED, but it is FAILED: ValueError: no rows" == str(
+        caught.value
+    )
+    assert error is caught.value.__cause__
+
+
+def test_what_was_never_started_has_nothing_to_unwrap() -> None:
+    with pytest.raises(RuntimeError, match=r"but it is CANCELLED\.$"):
+        TaskResult("load", TaskStatus.CANCELLED).unwrap()

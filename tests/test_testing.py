@@ -803,10 +803,12 @@ def test_trio_is_left_as_it_was_by_a_run_that_was_interrupted(registry: TaskRegi
     async def interrupts() -> None:
         raise KeyboardInterrupt
 
+    before = trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING
+
     with pytest.raises(KeyboardInterrupt):
         run_graph(registry, backend="trio")
 
-    assert not trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING
+    assert before == trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING
 
 
 # Recording
@@ -1221,3 +1223,34 @@ def test_inputs_that_nobody_took_are_refused_as_ever() -> None:
 
     with pytest.raises(InputError):
         run_graph(registry, inputs={"date": "today"}, replace={"fetch": lambda: "rows"})
+
+
+def test_a_clock_that_jumps_waits_for_a_thread_where_nothing_is_due() -> None:
+    waiting = threading.Event()
+
+    async def wait_for_a_thread() -> float:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish() -> None:
+            waiting.wait()
+            loop.call_soon_threadsafe(done.set_result, None)
+
+        thread = threading.Thread(target=finish)
+        thread.start()
+        await done
+        thread.join()
+        return loop.time()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        loop = runner.get_loop()
+        select = loop._selector.select  # type: ignore[attr-defined]
+
+        def select_and_tell(timeout: float | None = None) -> Any:
+            if timeout is None:
+                waiting.set()
+            return select(timeout)
+
+        loop._selector.select = select_and_tell  # type: ignore[attr-defined]
+
+        assert 0.0 == runner.run(wait_for_a_thread())
