@@ -459,8 +459,13 @@ class _Replay:
         self._finish(name, FAILED, line)
         if self.conditions.in_order and self.halted_at is None and not line.interrupted:
             self.certain.add(name)
-        self._fail_dependents(name, {FAILED} if self.halted_at is None else {FAILED, CANCELLED})
         policy = self.conditions.policy
+        # Where it takes the run a turn to know, another failure may cancel the run meanwhile.
+        unsure = policy is FailurePolicy.CANCEL and not self.is_settled(line)
+        if unsure:
+            self.allowed[name].add(CANCELLED)
+        sure = self.halted_at is None and not unsure
+        self._fail_dependents(name, {FAILED} if sure else {FAILED, CANCELLED})
         is_known = not line.interrupted
         if policy is not FailurePolicy.CONTINUE and self.halted_at is None:
             self._halt(line.at, FAILED, is_known=is_known)
