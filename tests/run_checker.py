@@ -564,7 +564,10 @@ class _Replay:
                         self.allowed[dependent].add(CANCELLED)
         for name in [one for one in self.endings if self._waits_again(one)]:
             statuses = set(self.halt_statuses)
-            if self.cancelled_at is not None and self.endings[name][-1].at >= self.cancelled_at:
+            ending = self.endings[name][-1]
+            # The run may have judged it only after it was cancelled.
+            judged_late = self.cancelled_at is not None and not self.is_settled(ending)
+            if judged_late or (self.cancelled_at is not None and ending.at >= self.cancelled_at):
                 statuses.add(CANCELLED)
             self.allowed[name] = statuses
             if FAILED in statuses:
