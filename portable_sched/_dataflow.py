@@ -1,7 +1,7 @@
 """What fills the parameters of a graph's tasks: results of other tasks, or inputs of the run."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import is_
 from types import FunctionType
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Source(NamedTuple):
     whole: bool = False
 
 
-def dependencies_of(definition: TaskDef, names: Mapping[str, object] | set[str]) -> tuple[str, ...]:
+def dependencies_of(definition: TaskDef, names: Collection[str]) -> tuple[str, ...]:
     """All that a task depends on: what `depends_on` says, and what its parameters ask for.
 
     Args:
@@ -43,8 +43,7 @@ def dependencies_of(definition: TaskDef, names: Mapping[str, object] | set[str])
     asked = dict.fromkeys(definition.depends_on)
     for parameter in definition.parameters:
         source = _task_of(parameter)
-        takes_it = parameter.result_of is not None or (parameter.required and source in names)
-        if takes_it and source not in definition.after:
+        if _takes_result(parameter, names) and source not in definition.after:
             asked[source] = None
     return tuple(asked)
 
@@ -59,7 +58,7 @@ def sources_of(definition: TaskDef, numbers: Mapping[str, int]) -> tuple[Source,
     sources: list[Source] = []
     for parameter in definition.parameters:
         name = _task_of(parameter)
-        if parameter.result_of is not None or (parameter.required and name in numbers):
+        if _takes_result(parameter, numbers):
             sources.append(Source(parameter, numbers[name], name in definition.after))
         elif parameter.required or parameter.by_position:
             sources.append(Source(parameter))
@@ -136,6 +135,14 @@ def _task_of(parameter: Parameter) -> str:
     """The name of the task that would fill it."""
     marked = parameter.result_of
     return marked if isinstance(marked, str) else parameter.name
+
+
+def _takes_result(parameter: Parameter, names: Collection[str]) -> bool:
+    """Whether a task fills it: the one it is marked with, or one of `names` that it is named after.
+
+    A default is kept, whatever the parameter is named after.
+    """
+    return parameter.result_of is not None or (parameter.required and parameter.name in names)
 
 
 def _named(annotation: object) -> str:

@@ -105,7 +105,7 @@ class Graph:
 
     def __init__(self, tasks: Iterable[TaskDef], *, inherit_priority: bool = False) -> None:
         self._inherit_priority = inherit_priority
-        self.tasks = self._registered = registered = _definitions(tasks)
+        self.tasks = self._registered = _definitions(tasks)
         asked = self._asked_for()
         if not self._connect(asked):
             self.tasks = self._sorted(asked)
@@ -117,7 +117,7 @@ class Graph:
         self.lifetimes = []
         if asked:
             self._look_at_what_is_special(asked)
-        self.by_place, self.place = self._start_order(registered)
+        self.by_place, self.place = self._start_order()
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -219,9 +219,7 @@ class Graph:
         """The same graph with another start order, from place to number; no task is urgent."""
         other = copy(self)
         other.by_place = list(by_place)
-        other.place = [0] * len(other.by_place)
-        for at, number in enumerate(other.by_place):
-            other.place[number] = at
+        other.place = _inverse(other.by_place)
         other.urgency = [Priority.MEDIUM] * len(other.by_place)
         return other
 
@@ -329,7 +327,7 @@ class Graph:
             before[name + CLOSE] = (name, *users)
         sorted_names(before)
 
-    def _start_order(self, registered: tuple[TaskDef, ...]) -> tuple[list[int], list[int]]:
+    def _start_order(self) -> tuple[list[int], list[int]]:
         """Numbers by place, and places by number: by priority, longest path, registration.
 
         Taking the longest remaining path first is list scheduling by critical path (Kohler 1975).
@@ -348,23 +346,28 @@ class Graph:
                 for priority, path in zip(self.urgency, remaining, strict=True)
             ]
         numbers: Sequence[int] = range(len(keys))
-        if registered is not self.tasks:
-            numbers = [self.numbers[definition.name] for definition in registered]
+        if self._registered is not self.tasks:
+            numbers = [self.numbers[definition.name] for definition in self._registered]
         elif keys == sorted(keys):
             by_place = list(numbers)
             return by_place, by_place
         # Sorting is stable: what is equal stays as it was registered.
         by_place = sorted(numbers, key=keys.__getitem__)
-        place = [0] * len(by_place)
-        for at, number in enumerate(by_place):
-            place[number] = at
-        return by_place, place
+        return by_place, _inverse(by_place)
 
     def _inherit(self) -> None:
         urgency = self.urgency
         for number in range(len(urgency) - 1, -1, -1):
             for earlier in self.waits_for(number):
                 urgency[earlier] = min(urgency[earlier], urgency[number])
+
+
+def _inverse(by_place: Sequence[int]) -> list[int]:
+    """From number to place what is from place to number."""
+    place = [0] * len(by_place)
+    for at, number in enumerate(by_place):
+        place[number] = at
+    return place
 
 
 def _definitions(tasks: object) -> tuple[TaskDef, ...]:

@@ -224,7 +224,7 @@ class RunRecord:
             self.results[number] if status == COMPLETED else None,
             error=None if exception is None else error_text(exception),
             exception=exception,
-            attempts=self.attempts.get(number, 1) if was_started else 0,
+            attempts=self.attempt_of(number) if was_started else 0,
             duration=0.0 if isnan(duration) else duration,
             started_at=started if was_started else None,
             failures=failures,

@@ -232,24 +232,23 @@ class TaskScheduler:
         # Where the limit covers threads too, there is nothing more to count.
         count_threads = self._limit is None and len(in_thread) > _MOST_THREADS
         holders = [number for number in graph.special if graph.tasks[number].resources]
-        if not (count_threads or holders):
-            if not self._observers:
-                return RunState(graph, began, **settings)
-            watched = WatchedState(graph, began, **settings)
-            watched.announcer = Announcer(self._observers)
-            return watched
-        demands: list[Demand] = [()] * len(graph)
-        for number in holders:
-            demands[number] = graph.tasks[number].resources
-        if count_threads:
-            for number in in_thread:
-                demands[number] = (*demands[number], (_THREAD, 1))
-        capacity = {**self._capacity, _THREAD: _MOST_THREADS}
-        if not self._observers:
-            return ResourceState(graph, began, demands, capacity, **settings)
-        watched_too = WatchedResourceState(graph, began, demands, capacity, **settings)
-        watched_too.announcer = Announcer(self._observers)
-        return watched_too
+        state: RunState
+        if count_threads or holders:
+            demands: list[Demand] = [()] * len(graph)
+            for number in holders:
+                demands[number] = graph.tasks[number].resources
+            if count_threads:
+                for number in in_thread:
+                    demands[number] = (*demands[number], (_THREAD, 1))
+            capacity = {**self._capacity, _THREAD: _MOST_THREADS}
+            holding = WatchedResourceState if self._observers else ResourceState
+            state = holding(graph, began, demands, capacity, **settings)
+        else:
+            plain = WatchedState if self._observers else RunState
+            state = plain(graph, began, **settings)
+        if isinstance(state, (WatchedState, WatchedResourceState)):
+            state.announcer = Announcer(self._observers)
+        return state
 
     def _refuse_what_is_too_much(self, graph: Graph) -> None:
         for number in graph.special:

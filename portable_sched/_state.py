@@ -165,7 +165,7 @@ class RunState:
             self._started[number] = now
         else:
             record = self.record
-            record.attempts[number] = record.attempts.get(number, 1) + 1
+            record.attempts[number] = record.attempt_of(number) + 1
             self._attempt_began[number] = now
         return number
 
@@ -296,13 +296,15 @@ class RunState:
 
     def _note_failure(self, number: int, exception: BaseException, now: float) -> int:
         """Keep what an attempt raised; answers which attempt it was."""
-        record = self.record
-        attempt = record.attempt_of(number)
-        # A lifetime may fail twice in one attempt: when it opens, and when it closes.
-        began = self._attempt_began.get(number, record.started[number])
-        failure = AttemptFailure(attempt, exception, now - began)
-        record.failures.setdefault(number, []).append(failure)
+        attempt, duration = self._attempt(number, now)
+        failure = AttemptFailure(attempt, exception, duration)
+        self.record.failures.setdefault(number, []).append(failure)
         return attempt
+
+    def _attempt(self, number: int, now: float) -> tuple[int, float]:
+        """Which attempt of a started task is the latest, and how long it has taken by now."""
+        began = self._attempt_began.get(number, self.record.started[number])
+        return self.record.attempt_of(number), now - began
 
     def _try_again(self, number: int, delay: float, now: float) -> None:
         # It competes again by its priority, and stays RUNNING to whoever asks.

@@ -128,11 +128,6 @@ class _Watched(RunState):
             self._note_scheduled(self._last_waiting(self._followers.get(number, ())), now)
         super()._is_over(number, now)
 
-    def _attempt(self, number: int, now: float) -> tuple[int, float]:
-        """Which attempt it is, and how long it has taken by now."""
-        began = self._attempt_began.get(number, self.record.started[number])
-        return self.record.attempt_of(number), now - began
-
     def _last_waiting(self, numbers: Sequence[int]) -> list[int]:
         """Those that wait for nothing but the task that is ending now."""
         status = self.record.status
