@@ -11,11 +11,13 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _dataflow    what fills the parameters: results of other tasks, inputs of the run
     _sorting     the topological order of names
     _graph       what depends on what: validated, sorted, ranked
+    reporting    results to text, in one format or another
     _results     what came out: `TaskStatus`, `TaskResult`, `RunResults`
     _log         what is logged, which is little
     _events      what happened, as facts, and who is told
     _state       what may start next; pure, no event loop
     _resources   the same where tasks hold resources
+    analysis     what results mean: where the time went, why a task waits, what a run would take
     _watch       the same where someone is watching
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
@@ -24,7 +26,6 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _hooks       what is entered around each attempt
     _failures    what an attempt raised, made fit for the results
     _engine      carries it out; the only module that spawns
-    reporting    results to text
     _scheduler   `TaskScheduler`, the face of it all
     testing      for the tests of your own graphs; imported by name alone
 """

@@ -180,6 +180,21 @@ def as_limit(max_concurrency: object) -> int | None:
     return max_concurrency
 
 
+def as_seconds(seconds: object) -> dict[str, float]:
+    """What tasks take, by name."""
+    if seconds is None:
+        return {}
+    if not isinstance(seconds, Mapping):
+        raise TypeError(
+            "Expected seconds to be the results of a run, or a mapping of task names to seconds, "
+            f"got {shown(seconds)}."
+        )
+    for name, each in seconds.items():
+        if checked_seconds(str(name), "seconds", each, may_be_zero=True) is None:
+            raise TypeError(f"Expected the seconds of task {name!r} to be a number, got None.")
+    return dict(seconds)
+
+
 def as_callables(field: str, given: object) -> tuple[Callable[..., Any], ...]:
     """Functions in the order in which they were given."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):

@@ -42,9 +42,11 @@ class RunStarted(Event):
 
     Attributes:
         tasks: their names, in topological order.
+        results: what is known of them, at any moment of the run; it knows the graph too.
     """
 
     tasks: tuple[str, ...]
+    results: RunResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,44 @@
 """The state of a run in which tasks hold resources while they run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 from ._checks import Demand
 from ._graph import Graph
 from ._state import RunState
+
+THREAD: Final = ""
+"""What a plain function holds: a resource like others, under a name that no user can give."""
+
+MOST_THREADS: Final = 40
+"""Threads of one run where `max_concurrency` does not say."""
+
+
+def demands_of(graph: Graph, in_thread: Collection[int], limit: int | None) -> list[Demand] | None:
+    """For each task what it holds while an attempt runs; None where nothing needs counting.
+
+    Args:
+        graph: what runs.
+        in_thread: the numbers of the tasks that run in threads.
+        limit: how many tasks may run at one time: threads too, so that they need no counting then.
+    """
+    count_threads = limit is None and len(in_thread) > MOST_THREADS
+    holders = [number for number in graph.special if graph.tasks[number].resources]
+    if not (count_threads or holders):
+        return None
+    demands: list[Demand] = [()] * len(graph)
+    for number in holders:
+        demands[number] = graph.tasks[number].resources
+    if count_threads:
+        for number in in_thread:
+            demands[number] = (*demands[number], (THREAD, 1))
+    return demands
+
+
+def with_threads(capacity: Mapping[str, int]) -> dict[str, int]:
+    """The units of each resource, the threads of a run among them."""
+    return {**capacity, THREAD: MOST_THREADS}
 
 
 class ResourceState(RunState):
@@ -46,6 +78,8 @@ class ResourceState(RunState):
         self._demands = demands
         self._capacity = capacity
         self._urgency = graph.urgency
+        self.record.demands = demands
+        self.record.capacity = capacity
         self.free = dict(capacity)
         self.lanes: dict[Demand, list[int]] = {}
         self.passed: dict[Demand, dict[str, int]] = {}

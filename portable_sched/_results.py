@@ -1,14 +1,20 @@
 """What came out of a run: the columns that are written while it goes, and how they are read."""
 
 from array import array
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from enum import Enum
 from math import isnan, nan
+from os import PathLike
+from pathlib import Path
+from time import time
 from typing import Any, Generic, TypeVar, cast, overload
 
+from ._checks import Demand
 from ._errors import DependencyFailedError, did_you_mean, error_text, nearest_names
+from ._graph import Graph
 from ._tasks import TaskDef, definition_of
 
 T = TypeVar("T")
@@ -46,11 +52,16 @@ class AttemptFailure:
         attempt: which one, from 1.
         exception: what it raised.
         duration: seconds from its start to its end.
+        started_at: its start, in seconds of the event loop's clock.
+        backoff: seconds that the task was to wait before it competed for the next attempt; 0.0
+            where it had not to wait, or there was to be none.
     """
 
     attempt: int
     exception: BaseException
     duration: float
+    started_at: float
+    backoff: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,12 @@ class RunRecord:
     Columns cost a task some 30 bytes where an object would cost it 150, and nothing to make.
     The state of the run is the one that writes them.
 
+    Args:
+        graph: what runs.
+        began: start of the run, on the event loop's clock.
+
     Attributes:
+        graph: what runs.
         tasks: the definitions, in topological order.
         numbers: task name to number.
         status: one of the five status codes for each task.
@@ -153,23 +169,40 @@ class RunRecord:
         started: start of each task's first attempt, on the event loop's clock; NaN before it.
         ended: end of each task that has ended, likewise, started or not.
         attempts: how many attempts were begun, for the few tasks that had more than one.
+        attempt_began: start of the latest attempt, for the same tasks.
         failures: for the few tasks that have some, their failed attempts.
         failed_dependency: for each task that was not started because a dependency failed, which.
         root_cause: for the same tasks, the one whose own failure began it.
+        closed: end of each lifetime whose body has ended, teardown included.
         began: start of the run.
+        date: the same by the wall clock, in seconds since the epoch.
         finished: its end; None while it goes on.
+        drained: from when on nothing new was started before its time; None if that never was.
+        drained_by: the task whose failure was the reason; None if something else was.
+        limit: how many tasks may be inside their functions at one time; None for all of them.
+        demands: for each task what it holds while it is in its function; empty if none does.
+        capacity: units that there are of each thing that tasks hold.
         most_running: the most tasks that were inside their functions at one time.
         order: in which order tasks were started where there was a choice, if not by priority.
     """
 
     __slots__ = (
         "_skipped",
+        "attempt_began",
         "attempts",
         "began",
+        "capacity",
+        "closed",
+        "date",
+        "demands",
+        "drained",
+        "drained_by",
         "ended",
         "failed_dependency",
         "failures",
         "finished",
+        "graph",
+        "limit",
         "most_running",
         "numbers",
         "order",
@@ -189,20 +222,29 @@ class RunRecord:
     most_running: int
     order: str
 
-    def __init__(self, tasks: Sequence[TaskDef], numbers: dict[str, int], began: float) -> None:
-        count = len(tasks)
-        self.tasks = tasks
-        self.numbers = numbers
+    def __init__(self, graph: Graph, began: float) -> None:
+        count = len(graph)
+        self.graph = graph
+        self.tasks = graph.tasks
+        self.numbers = graph.numbers
         self.status = bytearray(count)
         self.results: list[Any] = [None] * count
         self.started = array("d", (nan,)) * count
         self.ended = array("d", (nan,)) * count
         self.attempts: dict[int, int] = {}
+        self.attempt_began: dict[int, float] = {}
         self.failures: dict[int, list[AttemptFailure]] = {}
         self.failed_dependency: dict[int, int] = {}
         self.root_cause: dict[int, int] = {}
+        self.closed: dict[int, float] = {}
         self.began = began
+        self.date = time()
         self.finished: float | None = None
+        self.drained: float | None = None
+        self.drained_by: int | None = None
+        self.limit: int | None = None
+        self.demands: Sequence[Demand] = ()
+        self.capacity: Mapping[str, int] = {}
         self.most_running = 0
         self.order = ""
         # Made when first read and then kept, so that two reads give one and the same exception.
@@ -240,6 +282,10 @@ class RunRecord:
         """Which attempt of a started task is the latest."""
         return self.attempts.get(number, 1)
 
+    def attempt_start_of(self, number: int) -> float:
+        """When the latest attempt of a started task began."""
+        return self.attempt_began.get(number, self.started[number])
+
     def statuses(self) -> Iterator[tuple[str, TaskStatus]]:
         """Each task's name and status, the latter as it is when the pair is asked for."""
         for number, definition in enumerate(self.tasks):
@@ -271,12 +317,37 @@ class RunResults(Sequence[TaskResult[Any]]):
         most_running: the most tasks that were inside their functions at one time.
         order: in which order tasks were started where there was a choice: empty for by priority,
             else what `run()` was told, with the seed of a shuffle.
+        graph: what ran, with all that it depends on.
+        started_at: start of the run, in seconds of the event loop's clock, as those of its tasks.
+        date: the same by the wall clock, in UTC.
+        max_concurrency: how many tasks could be inside their functions at one time; None for all.
+        resources: how many units there were of each thing that tasks hold.
     """
 
     __slots__ = ("_record",)
 
     def __init__(self, record: RunRecord) -> None:
         self._record = record
+
+    @property
+    def graph(self) -> Graph:
+        return self._record.graph
+
+    @property
+    def started_at(self) -> float:
+        return self._record.began
+
+    @property
+    def date(self) -> datetime:
+        return datetime.fromtimestamp(self._record.date, UTC)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        return self._record.limit
+
+    @property
+    def resources(self) -> dict[str, int]:
+        return {name: units for name, units in self._record.capacity.items() if name}
 
     @property
     def wall_time(self) -> float:
@@ -390,6 +461,35 @@ class RunResults(Sequence[TaskResult[Any]]):
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status.name}" for status, count in self.counts().items())
         return f"<RunResults: {counts or 'no tasks'}>"
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002 - what it is
+        **options: Any,
+    ) -> Path:
+        """Write a report of the run to a file, in the format that its name says.
+
+        Args:
+            path: the file, which is replaced: `run.html`, `run.json`, `run.xml` (JUnit),
+                `run.trace.json` (for Perfetto), `run.mmd` (Mermaid), `run.dot`, `run.txt`.
+            format: "html" and so on, for a file of another name.
+            options: what that format takes.
+
+        Raises:
+            ValueError: no format has that suffix, or that name.
+
+        Returns:
+            The path of the file.
+        """
+        # Here, because a program that writes no report should not pay for importing one.
+        from .reporting import format_of, render  # noqa: PLC0415
+
+        file = Path(path)
+        text = render(self, format_of(file) if format is None else format, **options)
+        # A name may be no text (a file name that is none); rather a mark in it than no report.
+        file.write_text(text, "utf-8", errors="replace", newline="\n")
+        return file
 
     def counts(self) -> dict[TaskStatus, int]:
         """How many tasks have each status; statuses that none has are left out."""

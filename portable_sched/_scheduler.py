@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from anyio import Event
 
 from ._backend import loop_clock
-from ._checks import Demand, as_callables, as_capacity, as_flag, as_limit, shown
+from ._checks import as_callables, as_capacity, as_flag, as_limit, as_seconds, shown
 from ._dataflow import Source, checked_inputs
 from ._engine import Run
 from ._errors import ResourceError, nearest_names
@@ -18,17 +18,17 @@ from ._executors import Argument, Entry, entry_of, filled, with_results
 from ._graph import Graph, distinct
 from ._hooks import AttemptHook, hooked
 from ._lifetimes import Lifetime
-from ._resources import ResourceState
+from ._resources import ResourceState, demands_of, with_threads
 from ._results import RunRecord, RunResults, TaskStatus
 from ._state import FailurePolicy, RunState
 from ._tasks import TaskDef, TaskLike, TaskRegistry, as_names, default_registry, definition_of
 from ._watch import WatchedResourceState, WatchedState
 
-_MOST_THREADS: Final = 40
-"""Threads of one run where `max_concurrency` does not say."""
-
-# Threads are a resource like others, under a name that no user can give.
-_THREAD: Final = ""
+if TYPE_CHECKING:
+    # Imported where they are made: a program that does not ask should not pay for the answer.
+    from .analysis.breakdown import Breakdown
+    from .analysis.explanation import Explanation
+    from .analysis.plan import Plan
 
 StartOrder = Literal["priority", "reverse", "shuffle"]
 """How ready tasks are started: by priority, or, to test a graph, backwards or at random."""
@@ -229,23 +229,17 @@ class TaskScheduler:
         settings: dict[str, Any] = {"policy": self._policy}
         if not self._keep_results:
             settings["keep"] = targets
-        # Where the limit covers threads too, there is nothing more to count.
-        count_threads = self._limit is None and len(in_thread) > _MOST_THREADS
-        holders = [number for number in graph.special if graph.tasks[number].resources]
+        demands = demands_of(graph, in_thread, self._limit)
         state: RunState
-        if count_threads or holders:
-            demands: list[Demand] = [()] * len(graph)
-            for number in holders:
-                demands[number] = graph.tasks[number].resources
-            if count_threads:
-                for number in in_thread:
-                    demands[number] = (*demands[number], (_THREAD, 1))
-            capacity = {**self._capacity, _THREAD: _MOST_THREADS}
+        if demands is not None:
+            capacity = with_threads(self._capacity)
             holding = WatchedResourceState if self._observers else ResourceState
             state = holding(graph, began, demands, capacity, **settings)
         else:
             plain = WatchedState if self._observers else RunState
             state = plain(graph, began, **settings)
+            state.record.capacity = self._capacity
+        state.record.limit = self._limit
         if isinstance(state, (WatchedState, WatchedResourceState)):
             state.announcer = Announcer(self._observers)
         return state
@@ -304,8 +298,52 @@ class TaskScheduler:
             for definition in self.graph.tasks:
                 yield definition.name, TaskStatus.PENDING
 
-    def report(self, results: RunResults | None = None) -> str:
-        """A plain-text table of what ran: name, status, attempts, duration in seconds, error.
+    def report(
+        self,
+        results: RunResults | None = None,
+        format: str = "text",  # noqa: A002 - what it is
+        **options: Any,
+    ) -> str:
+        """What ran, as text: by default a table of name, status, attempts, duration, error.
+
+        Args:
+            results: what `run()` returned; the results of the run begun last where left out.
+            format: "text", "json", "html", "junit", "trace", "mermaid" or "dot".
+            options: what that format takes, as `verbose=True` for "text".
+
+        Raises:
+            TypeError: `results` is something else.
+            ValueError: there is no such format.
+        """
+        # Here, because a program that prints no report should not pay for importing one.
+        from .reporting import render  # noqa: PLC0415
+
+        return render(self._results_of(results), format, **options)
+
+    def explain(self, task: TaskLike) -> "Explanation":
+        """Why a task of the run begun last waits, did not run, or what it is doing; at any moment.
+
+        `str()` makes a sentence of it.
+
+        Args:
+            task: its name or its decorated function.
+
+        Raises:
+            KeyError: the run has no task of that name.
+            RuntimeError: nothing has been run yet.
+        """
+        from .analysis.explanation import explain  # noqa: PLC0415 - as for reports
+
+        results = self.results
+        (name,) = as_names("explain()", "task", [task])
+        live = [run for run in self._runs if run.state.record is self._record]
+        now = live[0].clock() - results.started_at if live else None
+        return explain(results, name, now)
+
+    def breakdown(self, results: RunResults | None = None) -> "Breakdown":
+        """Where the time of a run went: what each task waited for, and which set the wall time.
+
+        `str()` makes a few lines of it, the last of which is advice.
 
         Args:
             results: what `run()` returned; the results of the run begun last where left out.
@@ -313,11 +351,54 @@ class TaskScheduler:
         Raises:
             TypeError: `results` is something else.
         """
-        # Here, because a program that prints no report should not pay for importing one.
-        from .reporting.text import text_report  # noqa: PLC0415
+        from .analysis.breakdown import breakdown  # noqa: PLC0415 - as for reports
 
+        return breakdown(self._results_of(results))
+
+    def plan(
+        self,
+        max_concurrency: Iterable[int | None] | int | None = (1, 2, 4, 8, 16, None),
+        *,
+        seconds: RunResults | Mapping[str, float] | None = None,
+        targets: Iterable[TaskLike] | None = None,
+    ) -> "Plan":
+        """What a run would take at each limit, by simulation: no task's function is called.
+
+        Args:
+            max_concurrency: the limits to try.
+            seconds: the results of an earlier run, or seconds by task name. Of the other tasks the
+                `estimate` counts, and one second where there is none.
+            targets: as for `run()`.
+
+        Raises:
+            DependencyError, CyclicDependencyError: the graph cannot be run.
+            TypeError, ValueError: an argument is not what it should be.
+
+        >>> from portable_sched import TaskRegistry, TaskScheduler
+        >>> registry = TaskRegistry()
+        >>> for name in ["north", "east", "south"]:
+        ...     @registry.task(name, estimate=10)
+        ...     async def crawl() -> None: ...
+        >>> print(TaskScheduler(registry).plan([1, 2, 3]))
+        max_concurrency  takes  at least  busy
+                      1   30 s      30 s   1.0
+                      2   20 s      15 s   1.5
+                      3   10 s      10 s   3.0  <- more gains less than 5 %
+        longest path 10 s, work of all tasks 30 s
+        """
+        from .analysis.plan import planned, seconds_of  # noqa: PLC0415 - as for reports
+
+        graph = self.graph
+        if targets is not None:
+            graph = graph.subset(as_names("plan()", "targets", targets))
+        limits = max_concurrency if isinstance(max_concurrency, Iterable) else [max_concurrency]
+        known = seconds_of(seconds) if isinstance(seconds, RunResults) else as_seconds(seconds)
+        return planned(graph, list(map(as_limit, limits)), self._capacity, known)
+
+    def _results_of(self, results: object) -> RunResults:
+        """What was passed as results, if it is that; those of the run begun last if nothing was."""
         if results is None:
-            results = self.results
+            return self.results
         if inspect.iscoroutine(results):
             results.close()
             raise TypeError(
@@ -330,7 +411,7 @@ class TaskScheduler:
                 f"Expected the results of a run, got {shown(results)}. Pass what scheduler.run() "
                 "returned."
             )
-        return text_report(results)
+        return results
 
     async def __aenter__(self) -> Self:
         """Validate the graph, so that a wrong one is refused before the block begins.

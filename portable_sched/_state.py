@@ -6,6 +6,7 @@ loop, step by step against a naive model.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from enum import Enum
 from heapq import heappop, heappush
 from math import inf
@@ -79,7 +80,6 @@ class RunState:
     """
 
     __slots__ = (
-        "_attempt_began",
         "_by_place",
         "_dependents",
         "_ended",
@@ -117,7 +117,6 @@ class RunState:
         self._by_place = graph.by_place
         self._dependents = graph.dependents
         self._followers = graph.followers
-        self._attempt_began: dict[int, float] = {}
         # Of each lifetime, how many of the tasks that use it have not ended yet.
         self._users = {number: len(graph.dependents[number]) for number in graph.lifetimes}
         # Of each task whose result is not kept, how many are still to take it; and who takes what.
@@ -127,7 +126,7 @@ class RunState:
             self._count_takers(keep)
         # Whether the end of a task may mean more than that its dependents may come.
         self._has_endings = bool(self._followers or self._users or self._takes)
-        self.record = record = RunRecord(graph.tasks, graph.numbers, began)
+        self.record = record = RunRecord(graph, began)
         self._status = record.status
         self._results = record.results
         self._started = record.started
@@ -166,7 +165,7 @@ class RunState:
         else:
             record = self.record
             record.attempts[number] = record.attempt_of(number) + 1
-            self._attempt_began[number] = now
+            record.attempt_began[number] = now
         return number
 
     def completed(self, number: int, result: object, now: float) -> None:
@@ -209,7 +208,7 @@ class RunState:
             except Exception as error:  # noqa: BLE001 - of the user's `retry_on` or `backoff`
                 # They were asked about one exception and raised another; both are kept.
                 error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
-                self.record.failures[number].append(AttemptFailure(attempt, error, 0.0))
+                self.record.failures[number].append(AttemptFailure(attempt, error, 0.0, now))
             # Either of them may have called `stop()`, and then there is no other attempt.
             if delay >= 0 and not self.draining:
                 self._try_again(number, delay, now)
@@ -226,6 +225,7 @@ class RunState:
         """The body of a lifetime has ended; with an exception, the task has FAILED after all."""
         if exception is not None:
             self._note_failure(number, exception, now)
+        self.record.closed[number] = now
         # One that opened in vain has ended already, and not well.
         if number not in self.open:
             return
@@ -257,6 +257,8 @@ class RunState:
             now: when.
             status: what a task has that waits for another attempt.
         """
+        if not self.draining and self.record.finished is None:
+            self.record.drained = now
         self.draining = True
         waited = [self._by_place[place] for _, place in self.paused]
         self.paused.clear()
@@ -297,18 +299,19 @@ class RunState:
     def _note_failure(self, number: int, exception: BaseException, now: float) -> int:
         """Keep what an attempt raised; answers which attempt it was."""
         attempt, duration = self._attempt(number, now)
-        failure = AttemptFailure(attempt, exception, duration)
+        failure = AttemptFailure(attempt, exception, duration, now - duration)
         self.record.failures.setdefault(number, []).append(failure)
         return attempt
 
     def _attempt(self, number: int, now: float) -> tuple[int, float]:
         """Which attempt of a started task is the latest, and how long it has taken by now."""
-        began = self._attempt_began.get(number, self.record.started[number])
-        return self.record.attempt_of(number), now - began
+        return self.record.attempt_of(number), now - self.record.attempt_start_of(number)
 
     def _try_again(self, number: int, delay: float, now: float) -> None:
         # It competes again by its priority, and stays RUNNING to whoever asks.
         if delay:
+            failures = self.record.failures[number]
+            failures[-1] = replace(failures[-1], backoff=delay)
             heappush(self.paused, (now + delay, self._place[number]))
         else:
             heappush(self.heap, self._place[number])
@@ -332,6 +335,7 @@ class RunState:
                     self._end(dependent, FAILED, now)
                     spreading.append(dependent)
         if self._policy is not FailurePolicy.CONTINUE and not self.draining:
+            self.record.drained_by = number
             self.drain(now)
 
     def _end(self, number: int, status: int, now: float) -> None:

@@ -39,7 +39,8 @@ class _Watched(RunState):
     def begin(self) -> None:
         began = self.record.began
         names = tuple([definition.name for definition in self.record.tasks])
-        self.announcer.note(RunStarted(at=began, tasks=names))
+        results = RunResults(self.record)
+        self.announcer.note(RunStarted(at=began, tasks=names, results=results))
         self._note_scheduled([at for at, left in enumerate(self.waiting) if not left], began)
         self.announcer.tell()
 

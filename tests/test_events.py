@@ -35,7 +35,9 @@ from portable_sched import (
     TaskScheduler,
     TaskStarted,
 )
+from portable_sched._graph import Graph
 from portable_sched._resources import ResourceState
+from portable_sched._results import RunRecord
 from portable_sched._state import RunState
 
 pytestmark = pytest.mark.anyio
@@ -75,6 +77,9 @@ def line_of(event: Event, at: float) -> str:
         value = getattr(event, field.name)
         if field.name == "task":
             words.append(value)
+        elif field.name == "results" and isinstance(event, RunStarted):
+            # They are live: by now they say how the run ended.
+            assert isinstance(value, RunResults)
         elif field.name != "at":
             shown = f"{value:g}" if isinstance(value, float) else repr(value)
             words.append(f"{field.name}={shown}")
@@ -981,8 +986,13 @@ async def test_an_observer_that_cancels_what_is_around_the_run_cancels_it(
 
 # Events as values
 
+NO_RESULTS = RunResults(RunRecord(Graph([]), 0.0))
+
 EVENTS = [
-    (RunStarted(at=1.5, tasks=("a", "b")), "RunStarted(at=1.5, tasks=('a', 'b'))"),
+    (
+        RunStarted(at=1.5, tasks=("a", "b"), results=NO_RESULTS),
+        "RunStarted(at=1.5, tasks=('a', 'b'), results=<RunResults: no tasks>)",
+    ),
     (TaskScheduled(at=1.5, task="a"), "TaskScheduled(at=1.5, task='a')"),
     (TaskStarted(at=1.5, task="a"), "TaskStarted(at=1.5, task='a')"),
     (AttemptStarted(at=1.5, task="a", attempt=2), "AttemptStarted(at=1.5, task='a', attempt=2)"),

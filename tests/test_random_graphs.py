@@ -33,7 +33,7 @@ from portable_sched import (
     TaskDef,
     TaskScheduler,
     TaskStatus,
-    _scheduler,
+    _resources,
 )
 
 STEPS = ["suspend", "suspend", "sleep", "sleep", "sleep long", "spawn", "nest", "interrupt"]
@@ -367,7 +367,7 @@ def test_random_graphs_with_threads_run_as_they_should(
 
     with pytest.MonkeyPatch.context() as patch:
         # The forty there are would be enough for any of these graphs.
-        patch.setattr(_scheduler, "_MOST_THREADS", threads)
+        patch.setattr(_resources, "MOST_THREADS", threads)
         run_on_backend(run)
 
 

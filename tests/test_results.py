@@ -280,7 +280,7 @@ async def test_a_failed_task_has_its_exception_and_no_result(registry) -> None:
     assert "LoadError: no such table" == result.error
     assert error is result.exception
     assert result.result is None
-    assert (AttemptFailure(1, error, result.duration),) == result.failures
+    assert (AttemptFailure(1, error, result.duration, result.started_at),) == result.failures
 
 
 @pytest.mark.parametrize(

@@ -665,7 +665,7 @@ async def test_a_task_in_backoff_is_cancelled_with_its_run_and_keeps_its_failure
     result = scheduler.results["t"]
 
     assert (CANCELLED, 1, None) == (result.status, result.attempts, result.error)
-    assert [AttemptFailure(1, error, 0)] == list(result.failures)
+    assert [AttemptFailure(1, error, 0, result.started_at, backoff=60)] == list(result.failures)
     assert 10 == result.duration
 
 
@@ -1350,7 +1350,9 @@ async def test_every_failed_attempt_is_kept_with_its_exact_duration() -> None:
 
     result = await run_alone(fails_twice, retries=3, backoff=lambda attempt, error: 100 * attempt)
 
-    assert (AttemptFailure(1, errors[0], 3), AttemptFailure(2, errors[1], 0.5)) == result.failures
+    first = AttemptFailure(1, errors[0], 3, result.started_at, backoff=100)
+    second = AttemptFailure(2, errors[1], 0.5, result.started_at + 103, backoff=200)
+    assert (first, second) == result.failures
     # From the first start to the end, waits included.
     assert 3 + 100 + 0.5 + 200 + 7 == result.duration
 
@@ -1383,7 +1385,7 @@ async def test_a_task_in_backoff_shows_its_failures_so_far() -> None:
     seen = (await scheduler.run())[looks].unwrap()
 
     assert (TaskStatus.RUNNING, 1, 0.0) == (seen.status, seen.attempts, seen.duration)
-    assert (AttemptFailure(1, error, 0),) == seen.failures
+    assert (AttemptFailure(1, error, 0, seen.started_at, backoff=10),) == seen.failures
     assert (None, None) == (seen.error, seen.exception)
 
 

@@ -1,1 +1,53 @@
-"""Results to text: functions from data to text, one module for each format."""
+"""Results to text, in one format or another: the next one is a module and a line of the table."""
+
+from importlib import import_module
+from pathlib import PurePath
+from typing import Any, Final
+
+FORMATS: Final = {
+    "text": ".txt",
+    "json": ".json",
+    "html": ".html",
+    "junit": ".xml",
+    "trace": ".trace.json",
+    "mermaid": ".mmd",
+    "dot": ".dot",
+}
+"""The formats of a report, each a module of that name with a function `report(results)`, and the
+suffix of the files that have it."""
+
+
+def render(results: Any, format: str = "text", **options: Any) -> str:  # noqa: A002 - what it is
+    """The results of a run, over or not, as text.
+
+    Args:
+        results: `RunResults`.
+        format: one of `FORMATS`.
+        options: what the format's own `report` takes.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    if format not in FORMATS:
+        raise ValueError(
+            f"Expected format to be one of {', '.join(map(repr, FORMATS))}, got {format!r}."
+        )
+    # Not at the top: a program that prints one format should not pay for the others.
+    text: str = import_module(f"{__name__}.{format}").report(results, **options)
+    return text
+
+
+def format_of(path: PurePath) -> str:
+    """The format that a file of this name has, by its suffix; the longest one counts.
+
+    Raises:
+        ValueError: none has that suffix.
+    """
+    name = path.name.lower()
+    fitting = [one for one, suffix in FORMATS.items() if name.endswith(suffix)]
+    if not fitting:
+        raise ValueError(
+            f"Expected a file name that ends in {', '.join(FORMATS.values())}, got {path.name!r}. "
+            "Or say which format it is to have, as in format='text'."
+        )
+    return max(fitting, key=lambda one: len(FORMATS[one]))

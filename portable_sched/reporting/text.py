@@ -10,7 +10,7 @@ _RIGHT_ALIGNED = frozenset({2, 3})
 _UNPRINTABLE = frozenset({"Cc", "Cs"})
 
 
-def text_report(results: RunResults) -> str:
+def report(results: RunResults) -> str:
     """A table with a line for each task, in topological order, and a line of totals.
 
     Durations are seconds. Columns are as wide as what stands in them, counted in columns of a

@@ -1,0 +1,1 @@
+"""What the results of a run mean: pure functions from what is known to data."""

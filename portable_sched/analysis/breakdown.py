@@ -1,0 +1,465 @@
+"""Where the time of a run went: what each task waited for, and which tasks set the wall time."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil
+from typing import Final, Literal
+
+from portable_sched._checks import Demand
+from portable_sched._resources import THREAD
+from portable_sched._results import RunRecord, RunResults
+
+from .plan import longest_path
+from .timeline import AttemptSpan, attempt_spans, last_moment, ready_at
+from .wording import in_seconds, resource_text
+
+_SLOT: Final = "\0slot"
+"""The slots of a run as if they were one more resource; no user can give this name."""
+
+_SHOWN: Final = 4
+"""Tasks at each end of a long chain that are named."""
+
+_WORTH_SAYING: Final = 0.01
+"""Advice that saves less than this part of the wall time is none."""
+
+Reason = Literal["start", "dependency", "slot", "resource", "backoff"]
+"""Why a task began when it did: the run began, a dependency had ended, a slot or a resource had
+become free, or its backoff was over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTime:
+    """What one task did with the time from the start of the run to its own end, in seconds.
+
+    The parts add up to the time from the start of the run to the end of the task.
+
+    Attributes:
+        task_name: the task.
+        dependencies: until everything that it depends on, or comes after, was there.
+        slot: when it could have started, had there been another slot.
+        resources: when what it asks for was held by others, by resource; "" stands for a thread.
+        backoff: between two attempts, on purpose.
+        running: in its function, all attempts together.
+        slack: by how much it could have ended later and the run have ended when it did.
+    """
+
+    task_name: str
+    dependencies: float
+    slot: float
+    resources: dict[str, float]
+    backoff: float
+    running: float
+    slack: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLink:
+    """One task of the chain that set the wall time.
+
+    Attributes:
+        task_name: the task.
+        reason: what it waited for last before it started.
+        resource: which resource, if it was one; "" stands for a thread.
+        start: its first start, in seconds since the run began.
+        end: its end, likewise.
+    """
+
+    task_name: str
+    reason: Reason
+    resource: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What would have made the run shorter, and by how much at most.
+
+    Attributes:
+        limit: "max_concurrency", or the name of a resource; "" where no limit stands in the way.
+        units: how many there were.
+        better: how many to try.
+        saves_at_most: seconds by which the run can be shorter then, if tasks take as long as they
+            did: no order of starting them does better.
+    """
+
+    limit: str
+    units: int
+    better: int
+    saves_at_most: float
+
+    def __str__(self) -> str:
+        """One line: `db` 1 → 2 saves at most 38 s."""
+        saved = in_seconds(self.saves_at_most)
+        return f"`{self.limit}` {self.units} → {self.better} saves at most {saved}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breakdown:
+    """Where the time of a run went.
+
+    Attributes:
+        wall_time: seconds from the start of the run to its end.
+        tasks: one for each task, in topological order.
+        chain: the tasks that set the wall time, first to last: each started when the one before it
+            had made room for it.
+        advice: what would have helped most; None where no limit was in the way.
+    """
+
+    wall_time: float
+    tasks: tuple[TaskTime, ...]
+    chain: tuple[ChainLink, ...]
+    advice: Advice | None
+
+    def __str__(self) -> str:
+        """A few lines of text: the chain, the sums of waiting, the advice."""
+        lines = [f"Where the {in_seconds(self.wall_time)} went: {_chain_text(self.chain)}"]
+        sums = {"in functions": sum(task.running for task in self.tasks)}
+        for task in self.tasks:
+            for resource, seconds in task.resources.items():
+                what = f"waiting for {resource_text(resource)}"
+                sums[what] = sums.get(what, 0.0) + seconds
+        sums["waiting for a slot"] = sum(task.slot for task in self.tasks)
+        sums["in backoff"] = sum(task.backoff for task in self.tasks)
+        said = [f"{in_seconds(each)} {what}" for what, each in sums.items() if each >= 0.001]  # noqa: PLR2004 - what is not shown as 0 s
+        lines.append(f"All tasks together: {', '.join(said) or 'no time'}.")
+        if self.advice is not None:
+            lines.append(f"{self.advice}.")
+        elif self.chain:
+            lines.append("No limit was in the way: only shorter tasks in that chain save time.")
+        return "\n".join(lines)
+
+
+def breakdown(results: RunResults) -> Breakdown:
+    """Where the time of a run went, and what would have made it shorter.
+
+    It is worked out from the start and the end of every attempt: a task that could start and did
+    not, while a resource that it asks for was held, waited for that; otherwise for a slot, which
+    includes what was given to more urgent tasks and the event loop's own time.
+
+    Args:
+        results: of a run; of one that goes on, what is known by now.
+
+    >>> from portable_sched import TaskRegistry
+    >>> from portable_sched.analysis.breakdown import breakdown
+    >>> from portable_sched.testing import run_graph
+    >>> registry = TaskRegistry()
+    >>> for name in ["north", "south"]:
+    ...     @registry.task(name, resources=["db"])
+    ...     async def export() -> None: ...
+    >>> results = run_graph(registry, seconds={"north": 2, "south": 3}, resources={"db": 1})
+    >>> print(breakdown(results))
+    Where the 5.0 s went: north (2.0 s), then `db` was free: south (3.0 s)
+    All tasks together: 5.0 s in functions, 2.0 s waiting for `db`.
+    `db` 1 → 2 saves at most 2.0 s.
+    """
+    record = results._record  # noqa: SLF001 - the columns are the data, and this reads them
+    run = _Run(record, attempt_spans(results))
+    return Breakdown(
+        wall_time=run.finish,
+        tasks=tuple(run.task_times()),
+        chain=tuple(run.chain()),
+        advice=run.advice(),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cause:
+    """Why an attempt began when it did, and the attempt whose end made room for it."""
+
+    reason: Reason
+    resource: str = ""
+    before: int | None = None
+
+
+class _Usage:
+    """When something that is counted was so scarce that an ask for some units had to wait.
+
+    Args:
+        spans: start, end and units of each use.
+        capacity: units that there are.
+        asked: units that are asked for.
+
+    Attributes:
+        starts: when each stretch of want began.
+        ends: when it was over.
+    """
+
+    def __init__(
+        self, spans: Iterable[tuple[float, float, int]], capacity: int, asked: int
+    ) -> None:
+        changes: list[tuple[float, int]] = []
+        for start, end, units in spans:
+            changes.append((start, units))
+            changes.append((end, -units))
+        # What is given back goes first, or it would seem to be held twice at that moment.
+        changes.sort()
+        self.starts: list[float] = []
+        self.ends: list[float] = []
+        used = 0
+        for at, change in changes:
+            was_short = capacity - used < asked
+            used += change
+            is_short = capacity - used < asked
+            if is_short and not was_short:
+                if self.ends and self.ends[-1] == at:
+                    # It was given from hand to hand.
+                    self.ends.pop()
+                else:
+                    self.starts.append(at)
+            elif was_short and not is_short:
+                self.ends.append(at)
+        self._until = [0.0]
+        for start, end in zip(self.starts, self.ends, strict=True):
+            self._until.append(self._until[-1] + end - start)
+
+    def short_in(self, start: float, end: float) -> float:
+        """Seconds between two moments in which it was short."""
+        return self._short_until(end) - self._short_until(start)
+
+    def last_short_in(self, start: float, end: float) -> float | None:
+        """The end of the last stretch of want that reaches into a time, at most the time's end."""
+        at = bisect_left(self.starts, end) - 1
+        if at < 0 or self.ends[at] <= start:
+            return None
+        return min(self.ends[at], end)
+
+    def _short_until(self, moment: float) -> float:
+        at = bisect_right(self.starts, moment)
+        if not at:
+            return 0.0
+        return self._until[at] - max(0.0, self.ends[at - 1] - moment)
+
+
+class _Run:
+    """The attempts of one run, and what each of them waited for."""
+
+    def __init__(self, record: RunRecord, spans: Sequence[AttemptSpan]) -> None:
+        self._record = record
+        self._spans = spans
+        self.finish = last_moment(record)
+        self._limits: dict[str, int] = {
+            name: units for name, units in record.capacity.items() if units
+        }
+        if record.limit is not None:
+            self._limits[_SLOT] = record.limit
+        self._numbers = [record.numbers[span.task_name] for span in spans]
+        self._of_task: dict[int, list[int]] = {}
+        for at, number in enumerate(self._numbers):
+            self._of_task.setdefault(number, []).append(at)
+        self._usages: dict[tuple[str, int], _Usage] = {}
+        # For each limit the attempts that used it, by their ends.
+        self._ends: dict[str, tuple[list[float], list[int]]] = {}
+        self._causes: dict[int, _Cause] = {}
+        self._times = [self._time_of(number) for number in range(len(record.tasks))]
+
+    def task_times(self) -> Iterable[TaskTime]:
+        """What each task did with its time."""
+        slacks = self._slacks()
+        for definition, (dependencies, slot, resources, backoff, running), slack in zip(
+            self._record.tasks, self._times, slacks, strict=True
+        ):
+            yield TaskTime(
+                task_name=definition.name,
+                dependencies=dependencies,
+                slot=slot,
+                resources=resources,
+                backoff=backoff,
+                running=running,
+                slack=slack,
+            )
+
+    def chain(self) -> list[ChainLink]:
+        """From the attempt that ended last back to the start of the run."""
+        if not self._spans:
+            return []
+        # Of several that end at one moment the one that began last.
+        at: int | None = max(range(len(self._spans)), key=lambda one: (self._spans[one].end, one))
+        links: list[tuple[str, _Cause, AttemptSpan]] = []
+        seen: set[int] = set()
+        while at is not None and at not in seen:
+            seen.add(at)
+            cause = self._causes[at]
+            links.append((self._spans[at].task_name, cause, self._spans[at]))
+            at = cause.before
+        links.reverse()
+        return [
+            ChainLink(
+                task_name=name,
+                reason=of_task[0][1].reason,
+                resource=of_task[0][1].resource,
+                start=of_task[0][2].start,
+                end=of_task[-1][2].end,
+            )
+            for name, group in groupby(links, key=lambda link: link[0])
+            for of_task in [list(group)]
+        ]
+
+    def advice(self) -> Advice | None:
+        """The limit whose widening could save most, if anybody waited for one."""
+        waited: dict[str, float] = {_SLOT: sum(slot for _, slot, *_ in self._times)}
+        held: dict[str, float] = {}
+        for number, (_, _, resources, _, running) in enumerate(self._times):
+            for resource, seconds in resources.items():
+                waited[resource] = waited.get(resource, 0.0) + seconds
+            for resource, units in self._demand(number):
+                held[resource] = held.get(resource, 0.0) + units * running
+        own = [backoff + running for _, _, _, backoff, running in self._times]
+        path = longest_path(self._record.graph, own)
+        bounds = {name: held.get(name, 0.0) / units for name, units in self._limits.items()}
+        best: Advice | None = None
+        for name, units in self._limits.items():
+            if waited.get(name, 0.0) <= 0:
+                continue
+            others = max(path, *(bound for other, bound in bounds.items() if other != name), 0.0)
+            # More than double is a leap, and more than is needed is waste.
+            needed = ceil(held[name] / others) if others else units + 1
+            better = max(units + 1, min(2 * units, needed))
+            saved = self.finish - max(others, held[name] / better)
+            if saved > _WORTH_SAYING * self.finish and (best is None or saved > best.saves_at_most):
+                best = Advice(
+                    limit=_limit_name(name), units=units, better=better, saves_at_most=saved
+                )
+        return best
+
+    def _demand(self, number: int) -> Demand:
+        """What a task holds while it is in its function, a slot included where they are counted."""
+        demands = self._record.demands
+        demand = demands[number] if demands else ()
+        return (*demand, (_SLOT, 1)) if _SLOT in self._limits else demand
+
+    def _time_of(self, number: int) -> tuple[float, float, dict[str, float], float, float]:
+        """Seconds waiting for dependencies, a slot, resources, in backoff, running."""
+        record = self._record
+        ended = record.ended[number] - record.began
+        if ended != ended:  # noqa: PLR0124 - NaN: it has not ended
+            ended = self.finish
+        ready = ready_at(record, number)
+        if ready is None:
+            return ended, 0.0, {}, 0.0, 0.0
+        waits_until = since = ready - record.began
+        slot = backoff = running = 0.0
+        resources: dict[str, float] = {}
+        attempts = self._of_task.get(number, [])
+        pauses = {one.attempt: one.backoff for one in record.failures.get(number, ())}
+        before: int | None = None
+        for at in attempts:
+            span = self._spans[at]
+            if before is not None:
+                pause = min(pauses.get(span.attempt - 1, 0.0), span.start - waits_until)
+                backoff += pause
+                waits_until += pause
+            self._causes[at] = self._cause(number, waits_until, span.start, before)
+            slot += self._waited(number, waits_until, span.start, resources)
+            running += span.duration
+            waits_until, before = span.end, at
+        if waits_until < ended:
+            # It ended, or the run goes on, while it waited.
+            latest = self._spans[before].attempt if before is not None else 0
+            pause = min(pauses.get(latest, 0.0), ended - waits_until)
+            backoff += pause
+            slot += self._waited(number, waits_until + pause, ended, resources)
+        return since, slot, resources, backoff, running
+
+    def _waited(self, number: int, start: float, end: float, resources: dict[str, float]) -> float:
+        """Seconds for a slot; those for resources are added to `resources`."""
+        left = end - start
+        if left <= 0:
+            return 0.0
+        for resource, units in self._demand(number):
+            if resource != _SLOT:
+                short = min(left, self._usage(resource, units).short_in(start, end))
+                if short > 0:
+                    resources[resource] = resources.get(resource, 0.0) + short
+                    left -= short
+        return left
+
+    def _cause(self, number: int, ready: float, start: float, before: int | None) -> _Cause:
+        """Why an attempt began at `start`, with nothing but limits in the way since `ready`."""
+        latest = ready
+        reason: Reason = "start"
+        blamed = ""
+        for resource, units in self._demand(number):
+            freed = self._usage(resource, units).last_short_in(ready, start)
+            if freed is not None and freed > latest:
+                latest, blamed = freed, resource
+                reason = "slot" if resource == _SLOT else "resource"
+        if reason != "start":
+            ends, spans = self._ends[blamed]
+            at = bisect_right(ends, latest) - 1
+            resource = blamed if reason == "resource" else ""
+            return _Cause(reason=reason, resource=resource, before=spans[at] if at >= 0 else None)
+        if before is not None:
+            return _Cause(reason="backoff", before=before)
+        earlier = [
+            at for one in self._record.graph.waits_for(number) for at in self._of_task.get(one, ())
+        ]
+        if earlier:
+            last = max(earlier, key=lambda at: self._spans[at].end)
+            return _Cause(reason="dependency", before=last)
+        return _Cause(reason="start")
+
+    def _usage(self, resource: str, units: int) -> _Usage:
+        usage = self._usages.get((resource, units))
+        if usage is None:
+            used = [
+                (at, held)
+                for at, number in enumerate(self._numbers)
+                for name, held in self._demand(number)
+                if name == resource
+            ]
+            spans = [(self._spans[at].start, self._spans[at].end, held) for at, held in used]
+            usage = self._usages[resource, units] = _Usage(spans, self._limits[resource], units)
+            by_end = sorted((self._spans[at].end, at) for at, _ in used)
+            self._ends[resource] = ([end for end, _ in by_end], [at for _, at in by_end])
+        return usage
+
+    def _slacks(self) -> list[float]:
+        """By how much each task could have ended later."""
+        record = self._record
+        graph = record.graph
+        last = {number: spans[-1] for number, spans in self._of_task.items()}
+        first = {number: spans[0] for number, spans in self._of_task.items()}
+        late = [self.finish] * len(record.tasks)
+        freed: dict[int, list[int]] = {}
+        for at, cause in self._causes.items():
+            if cause.reason in {"slot", "resource"} and cause.before is not None:
+                freed.setdefault(self._numbers[cause.before], []).append(self._numbers[at])
+        slacks = [0.0] * len(record.tasks)
+        order = sorted(last, key=lambda one: (self._spans[last[one]].end, one), reverse=True)
+        for number in order:
+            end = self._spans[last[number]].end
+            bound = late[number]
+            for other in (*graph.dependents[number], *graph.followers.get(number, ())):
+                if other in last:
+                    took = self._spans[last[other]].end - self._times[other][0]
+                    bound = min(bound, late[other] - took)
+            for other in freed.get(number, ()):
+                took = self._spans[last[other]].end - self._spans[first[other]].start
+                bound = min(bound, late[other] - took)
+            late[number] = bound
+            slacks[number] = max(0.0, bound - end)
+        return slacks
+
+
+def _limit_name(limit: str) -> str:
+    """What a user sets to widen a limit: threads are as many as `max_concurrency` says."""
+    return "max_concurrency" if limit in {_SLOT, THREAD} else limit
+
+
+def _chain_text(chain: Sequence[ChainLink]) -> str:
+    """The chain in a line; of a long one the beginning and the end."""
+    said: list[str] = []
+    for at, link in enumerate(chain):
+        joined = {
+            "resource": f", then {resource_text(link.resource)} was free: ",
+            "slot": ", then a slot was free: ",
+        }.get(link.reason, " → ")
+        name = f"{link.task_name} ({in_seconds(link.end - link.start)})"
+        said.append(f"{joined if at else ''}{name}")
+    if len(said) > 2 * _SHOWN:
+        left = len(said) - 2 * _SHOWN
+        said[_SHOWN:-_SHOWN] = [f" → … {left} more …"]
+    return "".join(said) or "no task ran"

@@ -1,0 +1,221 @@
+"""When each attempt ran, and in which slot: what a run looks like along its time."""
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import isnan
+
+from portable_sched._results import (
+    COMPLETED,
+    FAILED,
+    PENDING,
+    RUNNING,
+    RunRecord,
+    RunResults,
+    TaskStatus,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSpan:
+    """One attempt of a task on the time of its run.
+
+    Attributes:
+        task_name: whose attempt it is.
+        attempt: which one, from 1.
+        slot: where it ran, from 0: the lowest that was free. Slots are not kept by a run, which
+            only counts them; drawn this way as many are used as attempts ran at one time.
+        start: its start, in seconds since the run began.
+        end: its end, likewise; `until` while it goes on.
+        status: COMPLETED, FAILED, CANCELLED, or RUNNING while it goes on.
+    """
+
+    task_name: str
+    attempt: int
+    slot: int
+    start: float
+    end: float
+    status: TaskStatus
+
+    @property
+    def duration(self) -> float:
+        """Seconds from its start to its end."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSpan:
+    """The time that a lifetime was open: from its `yield` to the end of its teardown.
+
+    Attributes:
+        task_name: the task that yields.
+        start: its `yield`, in seconds since the run began.
+        end: the end of its teardown, likewise; `until` while it is open.
+    """
+
+    task_name: str
+    start: float
+    end: float
+
+    @property
+    def duration(self) -> float:
+        """Seconds that it was open."""
+        return self.end - self.start
+
+
+def attempt_spans(results: RunResults, until: float | None = None) -> list[AttemptSpan]:
+    """Every attempt that was begun, in the order of their starts.
+
+    Args:
+        results: of a run, over or not.
+        until: seconds since the run began at which what still goes on is cut off; its end, or the
+            last that is known to have happened, where it is left out.
+
+    >>> import asyncio
+    >>> from portable_sched import TaskRegistry, TaskScheduler
+    >>> from portable_sched.analysis.timeline import attempt_spans
+    >>> registry = TaskRegistry()
+    >>> @registry.task
+    ... async def fetch() -> None: ...
+    >>> results = asyncio.run(TaskScheduler(registry).run())
+    >>> [(span.task_name, span.attempt, span.slot) for span in attempt_spans(results)]
+    [('fetch', 1, 0)]
+    """
+    record = results._record  # noqa: SLF001 - the columns are the data, and this reads them
+    if until is None:
+        until = last_moment(record)
+    rows: list[tuple[float, float, int, int, int]] = []
+    for number, started in enumerate(record.started):
+        if not isnan(started):
+            rows.extend(_attempts_of(record, number, until))
+    rows.sort()
+    slots = _Slots()
+    return [
+        AttemptSpan(
+            task_name=record.tasks[number].name,
+            attempt=attempt,
+            slot=slots.taken(start, end),
+            start=start,
+            end=end,
+            status=tuple(TaskStatus)[status],
+        )
+        for start, end, number, attempt, status in rows
+    ]
+
+
+def open_spans(results: RunResults, until: float | None = None) -> list[OpenSpan]:
+    """When each lifetime that has opened was open, in topological order."""
+    record = results._record  # noqa: SLF001 - as above
+    if until is None:
+        until = last_moment(record)
+    spans: list[OpenSpan] = []
+    for number in record.graph.lifetimes:
+        opened = record.ended[number] - record.began
+        closed = record.closed.get(number)
+        if record.status[number] == COMPLETED or (closed is not None and not isnan(opened)):
+            end = until if closed is None else closed - record.began
+            name = record.tasks[number].name
+            spans.append(OpenSpan(task_name=name, start=opened, end=max(opened, end)))
+    return spans
+
+
+def _attempts_of(
+    record: RunRecord, number: int, until: float
+) -> list[tuple[float, float, int, int, int]]:
+    """Start, end, task, attempt and status of each attempt of one task."""
+    latest = record.attempt_of(number)
+    status = record.status[number]
+    rows = []
+    for failure in record.failures.get(number, ()):
+        start = failure.started_at - record.began
+        # What the teardown of a lifetime raised is told as of the attempt that had opened it, and
+        # what `retry_on` raised is a second failure of one attempt.
+        if failure.attempt < latest or (status != RUNNING and number not in record.closed):
+            rows.append((start, start + failure.duration, number, failure.attempt, FAILED))
+    rows = list({row[3]: row for row in reversed(rows)}.values())
+    if all(attempt != latest for _, _, _, attempt, _ in rows):
+        start = record.attempt_start_of(number) - record.began
+        failed = record.failures.get(number)
+        if status == RUNNING:
+            if failed and failed[-1].attempt == latest:
+                # It is in backoff, or waits for a slot again.
+                rows.append((start, start + failed[-1].duration, number, latest, FAILED))
+            else:
+                rows.append((start, max(start, until), number, latest, RUNNING))
+        else:
+            end = record.ended[number] - record.began
+            set_up = COMPLETED if number in record.closed else status
+            rows.append((start, end, number, latest, set_up))
+    return rows
+
+
+def last_moment(record: RunRecord) -> float:
+    """Seconds from the start of a run to its end, or to the last that is known to have happened."""
+    if record.finished is not None:
+        return record.finished - record.began
+    moments = [*record.started, *record.ended, *record.attempt_began.values(), record.began]
+    return max(moment for moment in moments if not isnan(moment)) - record.began
+
+
+def over_at(record: RunRecord, number: int) -> float | None:
+    """When a task was over, so that who comes `after` it could come; None where it is not.
+
+    For a lifetime that has opened that is the end of its teardown.
+    """
+    if number in record.closed:
+        return record.closed[number]
+    if record.status[number] in {PENDING, RUNNING}:
+        return None
+    if record.status[number] == COMPLETED and number in record.graph.lifetimes:
+        return None
+    return record.ended[number]
+
+
+def ready_at(record: RunRecord, number: int) -> float | None:
+    """When nothing had to come before a task any more; None where something still has to, or had.
+
+    On the event loop's clock, as all that stands in the columns.
+    """
+    graph = record.graph
+    ready = record.began
+    # A lifetime may have FAILED in its teardown, after all that used it.
+    has_started = not isnan(record.started[number])
+    for dependency in graph.dependencies[number]:
+        if not has_started and record.status[dependency] != COMPLETED:
+            return None
+        ready = max(ready, record.ended[dependency])
+    definition = record.tasks[number]
+    if definition.is_simple or not definition.after:
+        return ready
+    for name in definition.after:
+        over = over_at(record, record.numbers[name])
+        if over is None:
+            return None
+        ready = max(ready, over)
+    return ready
+
+
+def is_in_function(record: RunRecord, number: int) -> bool:
+    """Whether a RUNNING task is inside its function, and not between two attempts."""
+    failures = record.failures.get(number)
+    return not failures or failures[-1].attempt < record.attempt_of(number)
+
+
+class _Slots:
+    """Slots given out in the order of time, the lowest free one first."""
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._taken: list[tuple[float, int]] = []
+        self._made = 0
+
+    def taken(self, start: float, end: float) -> int:
+        """The slot of what runs from `start` to `end`."""
+        while self._taken and self._taken[0][0] <= start:
+            heappush(self._free, heappop(self._taken)[1])
+        if self._free:
+            slot = heappop(self._free)
+        else:
+            slot = self._made
+            self._made += 1
+        heappush(self._taken, (end, slot))
+        return slot

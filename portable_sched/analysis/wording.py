@@ -1,0 +1,34 @@
+"""Seconds and names as sentences have them."""
+
+from collections.abc import Sequence
+
+_MOST_NAMES = 5
+
+
+def in_seconds(seconds: float) -> str:
+    """A time as people say it: `0.021 s`, `4.1 s`, `38 s`, `12 min 5 s`."""
+    if seconds < 0.9995:  # noqa: PLR2004 - what is not rounded up to one second
+        digits = f"{seconds:.3f}".rstrip("0").rstrip(".")
+        return f"{digits} s"
+    if seconds < 9.95:  # noqa: PLR2004 - likewise, to ten
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:  # noqa: PLR2004 - 90 s is said, 150 s is not
+        return f"{whole} s"
+    minutes, left = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes} min {left} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """Names in quotes, the first few: `'a', 'b' and 7 more`."""
+    shown = ", ".join(map(repr, names[:most]))
+    left = len(names) - most
+    return f"{shown} and {left} more" if left > 0 else shown
+
+
+def resource_text(resource: str) -> str:
+    """A resource as a sentence has it; the one without a name is the threads of the run."""
+    return f"`{resource}`" if resource else "a thread"
