@@ -83,7 +83,8 @@ def tests(session: nox.Session, backend: str) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest requirements that pyproject.toml allows."""
     extras = PROJECT["project"]["optional-dependencies"]
-    requirements = [*PROJECT["project"]["dependencies"], *extras["trio"], *extras["uvloop"]]
+    optional = [one for each in ("trio", "uvloop", "rich", "otel", "cli") for one in extras[each]]
+    requirements = [*PROJECT["project"]["dependencies"], *optional]
     install(session, "test", *(each.replace(">=", "==") for each in requirements))
     session.run("pytest", "-m", "not examples", *session.posargs)
 

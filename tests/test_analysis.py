@@ -19,6 +19,7 @@ from portable_sched import (
     TaskScheduler,
     TaskStatus,
 )
+from portable_sched._state import RunState
 from portable_sched.analysis.breakdown import Breakdown, breakdown
 from portable_sched.analysis.explanation import explain
 from portable_sched.analysis.plan import remaining, seconds_of
@@ -531,7 +532,7 @@ async def test_what_a_cancellation_struck_says_when(registry) -> None:
     with anyio.move_on_after(3):
         await scheduler.run()
 
-    stopped = "the run was told to stop after 3.0 s"
+    stopped = "the run was stopped after 3.0 s"
     assert [
         f"'a' was cancelled during attempt 1, after 3.0 s: {stopped}",
         f"'b' was not started: {stopped}; it waited for 'a'",
@@ -676,6 +677,27 @@ async def test_after_a_lifetime_means_after_its_teardown(registry) -> None:
     assert 5 == explain(results, "tidy").ready_since
 
 
+def test_a_run_that_was_cut_off_says_so(registry) -> None:
+    chained(registry, a="", b="a")
+    state = RunState(TaskScheduler(registry).graph, 0.0)
+    state.take(0.0)
+    state.finish(2.0)
+    results = RunResults(state.record)
+
+    assert "'a' was cancelled during attempt 1, after 2.0 s: the run was cut off" == why(
+        results, "a"
+    )
+
+
+def test_who_comes_after_a_task_that_has_not_ended_was_never_ready(registry) -> None:
+    chained(registry, a="")
+    registry.task("b", after=["a"])(no_op)
+    results = RunResults(RunState(TaskScheduler(registry).graph, 0.0).record)
+
+    assert (("a",), None) == (explain(results, "b").waits_for, explain(results, "b").ready_since)
+    assert 0 == breakdown(results).tasks[1].dependencies
+
+
 def test_an_unknown_task_is_answered_with_the_nearest_name(registry) -> None:
     chained(registry, fetch="")
 
@@ -728,6 +750,7 @@ def test_a_plan_takes_the_seconds_of_an_earlier_run(registry) -> None:
     results = run_graph(registry, seconds={"a": 4, "b": 3, "c": 1}, fail={"a": [1]})
     plan = TaskScheduler(registry).plan([1, 2], seconds=results)
 
+    assert "for want of" not in str(plan)
     assert {"a": 8, "b": 3, "c": 1} == seconds_of(results)
     assert [12, 9] == [run.makespan for run in plan.runs]
     assert [] == list(plan.unknown)
@@ -845,11 +868,11 @@ async def test_what_is_left_goes_through_the_limits(registry) -> None:
 async def test_a_task_without_an_estimate_counts_as_those_that_have_completed(registry) -> None:
     registry.task("a")(taking(4))
     registry.task("b")(taking(2))
-    chained(registry, c="a", d="c")
-    registry.task("e", depends_on=["a"])(taking(10))
+    registry.task("c", depends_on=["a"])(taking(10))
+    registry.task("d", depends_on=["a"])(taking(10))
 
-    # a and b took 3 on average, c and d nothing.
-    assert 1.5 * 1 - 1 == await left_at(5, registry)
+    # a and b took 3 on average, and c and d have been running for 1.
+    assert 3 - 1 == await left_at(5, registry)
 
 
 @pytest.mark.virtual_time
@@ -883,6 +906,12 @@ async def test_a_task_in_backoff_is_still_to_run_and_so_is_what_waits_for_a_clos
     registry.task("load", estimate=4, depends_on=["database"])(taking(4))
     registry.task("late", estimate=9, depends_on=["database"])(taking(9))
     registry.task("tidy", estimate=8, after=["database"])(taking(8))
+
+    @registry.task(estimate=1)
+    async def unused() -> AsyncIterator[str]:
+        yield ""
+
+    registry.task("sweep", estimate=1, after=["unused"])(taking(1))
 
     assert 4 + 8 == await left_at(5, registry)
 

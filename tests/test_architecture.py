@@ -64,6 +64,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"", "_tasks"},
 }
 
+# Whose extra brings what; everything else needs anyio and the standard library alone.
+FOREIGN = {
+    "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
+    "progress": {"rich"},
+    "otel": {"opentelemetry"},
+    "cli": {"rich", "typer"},
+}
+
 SPAWNING = {"create_task_group", "open_nursery", "start_soon", "create_task", "ensure_future"}
 
 # More than this is no error in itself, and a reason to look for a seam.
@@ -163,14 +171,12 @@ def test_the_table_has_no_circle() -> None:
 
 
 @each_module
-def test_a_module_imports_nothing_but_anyio_and_the_standard_library(module) -> None:
+def test_a_module_imports_nothing_but_anyio_the_standard_library_and_its_extra(module) -> None:
     # The one of the standard library that only newer Pythons have.
     known = {*sys.stdlib_module_names, "annotationlib"}
     foreign = {name.split(".")[0] for name in imported_by(module)} - known
-    # It runs graphs under a backend's own virtual clock.
-    allowed = {"trio"} if module == "testing" else set()
 
-    assert set() == foreign - {"anyio", "portable_sched"} - allowed
+    assert set() == foreign - {"anyio", "portable_sched"} - FOREIGN.get(module, set())
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"testing"}))
@@ -201,7 +207,12 @@ def test_an_import_brings_in_nothing_but_anyio_and_the_standard_library() -> Non
 
 
 @pytest.mark.parametrize(
-    "module", ["portable_sched.reporting.text", "portable_sched.testing", "difflib", "trio"]
+    "module",
+    [
+        *("portable_sched.analysis", "portable_sched.reporting", "portable_sched.testing"),
+        *("rich", "typer", "opentelemetry", "trio"),
+        *("difflib", "html", "json", "logging", "traceback", "xml"),
+    ],
 )
 def test_an_import_does_not_bring_in_what_few_programs_need(module) -> None:
     assert module not in modules_after("import portable_sched")

@@ -223,10 +223,10 @@ def _cancelled(record: RunRecord, number: int, now: float) -> Explanation:  # no
 def _reason(record: RunRecord) -> str:
     """Why the run came to a premature end."""
     if record.drained is None:
-        return ": the run was cancelled"
+        return ": the run was cut off"
     at = in_seconds(record.drained - record.began)
     if record.drained_by is None:
-        return f": the run was told to stop after {at}"
+        return f": the run was stopped after {at}"
     return f": {record.tasks[record.drained_by].name!r} had failed after {at}"
 
 
