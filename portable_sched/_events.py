@@ -90,10 +90,12 @@ class TaskRetrying(TaskEvent):
     Attributes:
         attempt: which one it will be.
         delay: seconds until it competes for a slot.
+        exception: what the attempt before it has raised.
     """
 
     attempt: int
     delay: float
+    exception: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +115,11 @@ class TaskFailed(TaskEvent):
 
     Attributes:
         error: as in `TaskResult.error`.
+        exception: as in `TaskResult.exception`.
     """
 
     error: str
+    exception: BaseException
 
 
 class TaskCancelled(TaskEvent):

@@ -111,7 +111,13 @@ class _Watched(RunState):
         next_attempt = self.record.attempt_of(number) + 1
         super()._try_again(number, delay, now)
         self.announcer.note(
-            TaskRetrying(at=now, task=self._name(number), attempt=next_attempt, delay=delay)
+            TaskRetrying(
+                at=now,
+                task=self._name(number),
+                attempt=next_attempt,
+                delay=delay,
+                exception=self.record.failures[number][-1].exception,
+            )
         )
 
     def _end(self, number: int, status: int, now: float) -> None:
@@ -120,8 +126,9 @@ class _Watched(RunState):
         if status == CANCELLED:
             self.announcer.note(TaskCancelled(at=now, task=name))
         else:
-            error = error_text(self.record.exception_of(number))
-            self.announcer.note(TaskFailed(at=now, task=name, error=error))
+            exception = self.record.exception_of(number)
+            error = error_text(exception)
+            self.announcer.note(TaskFailed(at=now, task=name, error=error, exception=exception))
         super()._end(number, status, now)
 
     def _is_over(self, number: int, now: float) -> None:

@@ -335,6 +335,10 @@ class Decisions:
         for event in events:
             if isinstance(event, TaskFailed) and event.error != results[event.task].error:
                 yield f"{event.task!r} has the error {results[event.task].error}, not {event.error}"
+            if isinstance(event, TaskFailed):
+                exception = results[event.task].exception
+                if event.exception is not exception:
+                    yield f"{event.task!r} has failed with {exception!r}, not {event.exception!r}"
             if isinstance(event, RunStarted) and sorted(event.tasks) != sorted(self.known):
                 yield f"the run began with {event.tasks}"
             if isinstance(event, RunFinished) and list(event.results) != list(results):

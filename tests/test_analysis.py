@@ -314,6 +314,81 @@ def test_waiting_for_a_resource_is_told_with_its_name(registry) -> None:
     assert "`db` 3 → 4 saves at most 0.5 s" == str(told.advice)
 
 
+def test_whoever_waits_for_one_resource_and_then_for_another_has_waited_for_both(registry) -> None:
+    registry.task("a", resources=["db"])(no_op)
+    registry.task("b", resources=["gpu"])(no_op)
+    registry.task("c", resources=["gpu"], depends_on=["a"])(no_op)
+    registry.task("both", resources=["db", "gpu"], priority=Priority.LOW)(no_op)
+    seconds = {"a": 3, "b": 2, "c": 4, "both": 1}
+    told = breakdown(run_graph(registry, seconds=seconds, resources={"db": 1, "gpu": 1}))
+
+    # From 2 s to 3 s only the first was taken; from 3 s to 7 s only the second.
+    assert (0, 0, {"db": 3, "gpu": 4}, 0, 1, 0) == times_of(told)["both"]
+    assert [
+        ("a", "start", "", 0, 3),
+        ("c", "dependency", "", 3, 7),
+        ("both", "resource", "gpu", 7, 8),
+    ] == chain_of(told)
+    lines = str(told).splitlines()
+    assert (
+        "Where the 8.0 s went: a (3.0 s) → c (4.0 s), then `gpu` was free: both (1.0 s)" == lines[0]
+    )
+    assert (
+        "All tasks together: 10 s in functions, 3.0 s waiting for `db`, 4.0 s waiting for `gpu`."
+    ) == lines[1]
+
+
+def test_two_who_wait_for_the_same_are_summed(registry) -> None:
+    for name in ["a", "b", "c"]:
+        registry.task(name, resources=["db"])(no_op)
+    told = breakdown(run_graph(registry, seconds={"a": 2, "b": 2, "c": 2}, resources={"db": 1}))
+
+    assert "6.0 s waiting for `db`" in str(told)
+    # Two units would leave one of the three to wait: twice as many is the next step.
+    assert "`db` 1 → 2 saves at most 3.0 s" == str(told.advice)
+
+
+def test_of_several_limits_the_one_that_could_save_most_is_named(registry) -> None:
+    for at in range(6):
+        registry.task(f"db-{at}", resources=["db"])(no_op)
+        registry.task(f"gpu-{at}", resources=["gpu"])(no_op)
+    seconds = {
+        f"{kind}-{at}": at + {"db": 5, "gpu": 1}[kind] for kind in ["db", "gpu"] for at in range(6)
+    }
+    limits = {"db": 1, "gpu": 1}
+    advice = breakdown(run_graph(registry, seconds=seconds, resources=limits)).advice
+
+    assert advice is not None
+    assert ("db", 1, 2, 45 - 22.5) == (
+        advice.limit,
+        advice.units,
+        advice.better,
+        advice.saves_at_most,
+    )
+
+
+def test_no_more_is_advised_than_is_needed(registry) -> None:
+    for at in range(9):
+        registry.task(f"t{at}", resources=["db"])(no_op)
+    registry.task("long")(no_op)
+    seconds = {**{f"t{at}": 1 for at in range(9)}, "long": 2}
+    advice = breakdown(run_graph(registry, seconds=seconds, resources={"db": 4})).advice
+
+    assert advice is not None
+    assert (4, 5, 3 - 2) == (advice.units, advice.better, advice.saves_at_most)
+
+
+def test_what_saves_next_to_nothing_is_no_advice(registry) -> None:
+    registry.task("a", resources=["db"])(no_op)
+    registry.task("b", resources=["db"], depends_on=["c"])(no_op)
+    registry.task("c")(no_op)
+    seconds = {"a": 100.5, "b": 1, "c": 100}
+    told = breakdown(run_graph(registry, seconds=seconds, resources={"db": 1}))
+
+    assert {"db": 0.5} == times_of(told)["b"][2]
+    assert told.advice is None
+
+
 def test_backoff_is_told_and_what_comes_after_it(registry) -> None:
     registry.task("a", retries=2, backoff=Backoff(initial=4, jitter=0))(no_op)
     registry.task("b")(no_op)
@@ -400,6 +475,47 @@ async def test_a_run_under_way_is_told_as_far_as_it_is_known(registry) -> None:
     assert FAILED is scheduler.results["a"].status
     # The backoff was cut short by the stop.
     assert (0, 0, {}, 5, 0) == times_of(scheduler.breakdown())["a"][:5]
+
+
+@pytest.mark.virtual_time
+async def test_all_times_are_seconds_since_the_run_began(registry) -> None:
+    seen: list[Any] = []
+
+    @registry.task
+    async def database() -> AsyncIterator[str]:
+        await anyio.sleep(2)
+        yield ""
+        await anyio.sleep(1)
+
+    @registry.task("flaky", retries=2, backoff=Backoff(initial=3, jitter=0), depends_on=[database])
+    async def flaky() -> None:
+        await anyio.sleep(1)
+        if len(seen) % 2 == 0:
+            seen.append(remaining(scheduler.results, 3, {"load": 4, "export": 4}))
+            raise ValueError
+
+    for name in ["load", "export"]:
+        registry.task(name, resources=["db"], depends_on=[database])(taking(4))
+    registry.task("tidy", after=["database"])(taking(1))
+    scheduler = TaskScheduler(registry, resources={"db": 1})
+    told = []
+    for _ in range(2):
+        results = await scheduler.run()
+        told.append(
+            (
+                attempt_spans(results),
+                open_spans(results),
+                breakdown(results),
+                [explain(results, name) for name in results.graph.order],
+            )
+        )
+        seen.append(None)
+        # A power of two, so that what is added to it is exact.
+        await anyio.sleep(1024 - results.wall_time)
+
+    assert told[0] == told[1]
+    assert seen[0] == seen[2]
+    assert [(2, 11)] == [(span.start, span.end) for span in told[0][1]]
 
 
 @st.composite

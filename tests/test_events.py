@@ -80,6 +80,9 @@ def line_of(event: Event, at: float) -> str:
         elif field.name == "results" and isinstance(event, RunStarted):
             # They are live: by now they say how the run ended.
             assert isinstance(value, RunResults)
+        elif field.name == "exception" and not isinstance(event, AttemptFailed):
+            # It was told of the attempt already, or it is in the text of the error.
+            assert isinstance(value, BaseException)
         elif field.name != "at":
             shown = f"{value:g}" if isinstance(value, float) else repr(value)
             words.append(f"{field.name}={shown}")
@@ -1009,14 +1012,17 @@ EVENTS = [
         "AttemptFailed(at=1.5, task='a', attempt=2, duration=0.5, exception=ValueError('x'))",
     ),
     (
-        TaskRetrying(at=1.5, task="a", attempt=2, delay=0.5),
-        "TaskRetrying(at=1.5, task='a', attempt=2, delay=0.5)",
+        TaskRetrying(at=1.5, task="a", attempt=2, delay=0.5, exception=ValueError("x")),
+        "TaskRetrying(at=1.5, task='a', attempt=2, delay=0.5, exception=ValueError('x'))",
     ),
     (
         TaskCompleted(at=1.5, task="a", duration=0.5),
         "TaskCompleted(at=1.5, task='a', duration=0.5)",
     ),
-    (TaskFailed(at=1.5, task="a", error="E: x"), "TaskFailed(at=1.5, task='a', error='E: x')"),
+    (
+        TaskFailed(at=1.5, task="a", error="E: x", exception=ValueError("x")),
+        "TaskFailed(at=1.5, task='a', error='E: x', exception=ValueError('x'))",
+    ),
     (TaskCancelled(at=1.5, task="a"), "TaskCancelled(at=1.5, task='a')"),
     (TaskClosed(at=1.5, task="a"), "TaskClosed(at=1.5, task='a')"),
 ]

@@ -636,7 +636,7 @@ BROKEN_FULL_LOGS: dict[str, tuple[Callable[[list[Line]], list[Line]], Conditions
         FULL,
         (
             "'load' is told to try again as TaskRetrying(at=2.0, task='load', attempt=2, "
-            "delay=2.0), not after 1"
+            "delay=2.0, exception=ValueError('load')), not after 1"
         ),
     ),
     "another exception in an event": (
@@ -669,7 +669,10 @@ BROKEN_FULL_LOGS: dict[str, tuple[Callable[[list[Line]], list[Line]], Conditions
         "'mail' was told of as staC",
     ),
     "a task that ends twice for those who watch": (
-        before("RunFinished  6", Seen(TaskFailed(at=6.0, task="mail", error="ValueError"), 6.0)),
+        before(
+            "RunFinished  6",
+            Seen(TaskFailed(at=6.0, task="mail", error="KeyError", exception=ERROR), 6.0),
+        ),
         FULL,
         "'mail' was told of as stacCF",
     ),
