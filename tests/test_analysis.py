@@ -697,6 +697,55 @@ async def test_while_it_runs_everything_can_be_explained(registry) -> None:
 
 
 @pytest.mark.virtual_time
+async def test_moments_are_told_as_seconds_since_the_run_began(registry) -> None:
+    told: list[str] = []
+    registry.task("first")(taking(2))
+    registry.task("a", resources={"db": 2}, depends_on=["first"])(taking(9))
+    registry.task("b", resources={"db": 2}, depends_on=["first"])(taking(9))
+    registry.task("c", resources={"db": 2}, depends_on=["first"])(taking(9))
+
+    @registry.task("looks", priority=Priority.HIGH)
+    async def looks() -> None:
+        await anyio.sleep(5)
+        told.extend(str(scheduler.explain(name)) for name in "abc")
+        scheduler.stop()
+        scheduler.stop()
+
+    scheduler = TaskScheduler(registry, resources={"db": 4})
+    await anyio.sleep(100)
+    await scheduler.run()
+
+    # Two units are free for b, as many as it asks for: it runs.
+    assert [
+        "'a' is running: attempt 1 of 1, for 3.0 s",
+        "'b' is running: attempt 1 of 1, for 3.0 s",
+        "'c' is ready since 2.0 s, for 3.0 s, wants `db`, held by 'a', 'b'",
+    ] == told
+    assert (
+        "'a' was cancelled during attempt 1, after 3.0 s: the run was stopped after 5.0 s"
+        == str(scheduler.explain("a"))
+    )
+
+
+@pytest.mark.virtual_time
+async def test_what_is_free_as_far_as_it_is_asked_for_is_no_shortage(registry) -> None:
+    told: list[Any] = []
+    registry.task("long", resources={"db": 2})(taking(9))
+    registry.task("b", resources={"db": 2}, priority=Priority.LOW)(no_op)
+
+    @registry.task("looks", priority=Priority.HIGH)
+    async def looks() -> None:
+        await anyio.sleep(1)
+        told.append(scheduler.explain("b"))
+
+    scheduler = TaskScheduler(registry, resources={"db": 4}, max_concurrency=2)
+    await scheduler.run()
+
+    assert () == told[0].shortages
+    assert "wants one of 2 slots, held by 'long', 'looks'" in str(told[0])
+
+
+@pytest.mark.virtual_time
 async def test_a_task_that_wants_a_slot_is_told_who_has_them(registry) -> None:
     told: list[Any] = []
     tried: list[int] = []
