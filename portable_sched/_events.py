@@ -4,6 +4,11 @@ An observer is any callable that takes an event. It is called at once and in ord
 the run, so it should be quick and must not block. What it raises is logged, once, and the run goes
 on; what it costs is its own, and a run without observers pays nothing for them.
 
+To make the five events of a task that succeeds takes some 6 µs, several times what the task itself
+takes. An observer that can do without them says so, in an attribute or property of its class:
+`wants = (RunStarted, TaskFailed, RunFinished)`. It is told these and their subclasses alone, and a
+run of which nobody wants to know what goes well does not make those events.
+
 All times are seconds on the event loop's clock.
 
 Event
@@ -20,6 +25,7 @@ Event
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ._log import logger
 from ._results import RunResults
@@ -189,20 +195,55 @@ Observer = Callable[[Event], object]
 """Who is told: any callable that takes an event."""
 
 
+def wanted_by(observer: Observer) -> tuple[type[Event], ...]:
+    """The events that an observer is to be told: what its `wants` says, or else all.
+
+    Raises:
+        TypeError: `wants` is no tuple of events.
+    """
+    # Of the class, since a `Mock` has any attribute that it is asked for.
+    if not hasattr(type(observer), "wants"):
+        return (Event,)
+    wants: Any = observer.wants  # type: ignore[attr-defined]
+    if not isinstance(wants, tuple) or not all(map(_is_kind_of_event, wants)):
+        raise TypeError(
+            f"Expected wants of observer {observer!r} to be a tuple of events, as in "
+            f"wants = (RunStarted, TaskFailed), got {wants!r}."
+        )
+    return wants
+
+
+def _is_kind_of_event(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Event)
+
+
 class Announcer:
     """Tells every observer, and keeps what they raise away from the run.
 
     What an observer brings about while it is told, by `scheduler.stop()` for instance, is told
     when everybody has heard of what came before.
+
+    Args:
+        observers: they are asked here what they want to be told.
     """
 
-    __slots__ = ("_mute", "_observers", "_telling", "_to_tell")
+    __slots__ = ("_audience", "_mute", "_observers", "_telling", "_to_tell")
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
+        self._observers = [(at, one, wanted_by(one)) for at, one in enumerate(observers)]
+        # Of each kind of event, who is told. Filled as they come.
+        self._audience: dict[type[Event], list[tuple[int, Observer]]] = {}
         self._mute: set[int] = set()
         self._to_tell: deque[Event] = deque()
         self._telling = False
+
+    def audience(self, kind: type[Event]) -> list[tuple[int, Observer]]:
+        """Who wants to be told events of a kind, in order, and the place of each in that order."""
+        audience = self._audience.get(kind)
+        if audience is None:
+            audience = [(at, one) for at, one, wants in self._observers if issubclass(kind, wants)]
+            self._audience[kind] = audience
+        return audience
 
     def note(self, event: Event) -> None:
         """Keep an event, to be told when the state of the run is in order again."""
@@ -226,7 +267,7 @@ class Announcer:
 
     def _tell_all(self, event: Event) -> None:
         leaving: BaseException | None = None
-        for at, observer in enumerate(self._observers):
+        for at, observer in self.audience(type(event)):
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - the observer's own, and logged

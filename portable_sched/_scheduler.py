@@ -13,7 +13,7 @@ from ._checks import as_callables, as_capacity, as_flag, as_limit, as_seconds, s
 from ._dataflow import Source, checked_inputs
 from ._engine import Run
 from ._errors import ResourceError, nearest_names
-from ._events import Announcer, Observer
+from ._events import Announcer, Observer, wanted_by
 from ._executors import Argument, Entry, entry_of, filled, with_results
 from ._graph import Graph, distinct
 from ._hooks import AttemptHook, hooked
@@ -22,7 +22,13 @@ from ._resources import ResourceState, demands_of, with_threads
 from ._results import RunRecord, RunResults, TaskStatus
 from ._state import FailurePolicy, RunState
 from ._tasks import TaskDef, TaskLike, TaskRegistry, as_names, default_registry, definition_of
-from ._watch import WatchedResourceState, WatchedState
+from ._watch import (
+    GuardedResourceState,
+    GuardedState,
+    WatchedResourceState,
+    WatchedState,
+    wants_what_goes_well,
+)
 
 if TYPE_CHECKING:
     # Imported where they are made: a program that does not ask should not pay for the answer.
@@ -55,7 +61,8 @@ class TaskScheduler:
         inherit_priority: whether what a more urgent task waits for counts as that urgent.
         keep_results: whether the results of all tasks are kept to the end. If not, the result of
             one that others take by parameter is let go as soon as the last of them has it.
-        observers: callables that are told what happens, event by event, at once and in order.
+        observers: callables that are told what happens, event by event, at once and in order; one
+            whose class has an attribute `wants`, a tuple of events, is told these alone.
         attempt_hooks: callables of a task's definition and the number of an attempt; each returns
             an async context manager that is entered around that attempt.
 
@@ -93,6 +100,8 @@ class TaskScheduler:
         self._inherit_priority = as_flag("inherit_priority", inherit_priority)
         self._keep_results = as_flag("keep_results", keep_results)
         self._observers = as_callables("observers", observers)
+        for observer in self._observers:
+            wanted_by(observer)
         self._hooks = as_callables("attempt_hooks", attempt_hooks)
         self._graph: Graph | None = None
         # The targets of the run begun last, and their graph: most programs ask for the same again.
@@ -230,18 +239,25 @@ class TaskScheduler:
         if not self._keep_results:
             settings["keep"] = targets
         demands = demands_of(graph, in_thread, self._limit)
+        plain: type[RunState] = RunState
+        holding: type[ResourceState] = ResourceState
+        announcer = Announcer(self._observers)
+        if self._observers:
+            closely = wants_what_goes_well(announcer)
+            plain = WatchedState if closely else GuardedState
+            holding = WatchedResourceState if closely else GuardedResourceState
         state: RunState
         if demands is not None:
             capacity = with_threads(self._capacity)
-            holding = WatchedResourceState if self._observers else ResourceState
             state = holding(graph, began, demands, capacity, **settings)
         else:
-            plain = WatchedState if self._observers else RunState
             state = plain(graph, began, **settings)
             state.record.capacity = self._capacity
         state.record.limit = self._limit
-        if isinstance(state, (WatchedState, WatchedResourceState)):
-            state.announcer = Announcer(self._observers)
+        if isinstance(
+            state, (GuardedState, GuardedResourceState, WatchedState, WatchedResourceState)
+        ):
+            state.announcer = announcer
         return state
 
     def _refuse_what_is_too_much(self, graph: Graph) -> None:

@@ -2,10 +2,11 @@
 
 What is noted in the middle of a decision is told at its end, so that an observer finds the run in
 order, and may stop it. A run without observers has a plain state: it does not even ask whether
-anyone is watching.
+anyone is watching. Nor does a task that succeeds where nobody wants to be told of that.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ._errors import error_text
 from ._events import (
@@ -14,6 +15,7 @@ from ._events import (
     AttemptCompleted,
     AttemptFailed,
     AttemptStarted,
+    Event,
     RunFinished,
     RunStarted,
     TaskCancelled,
@@ -28,43 +30,27 @@ from ._resources import ResourceState
 from ._results import CANCELLED, FAILED, PENDING, RunResults
 from ._state import NOTHING, RunState
 
+_WHAT_GOES_WELL: Final[tuple[type[Event], ...]] = (
+    TaskScheduled,
+    TaskStarted,
+    AttemptStarted,
+    AttemptCompleted,
+    TaskCompleted,
+)
 
-class _Watched(RunState):
-    """What the two classes below share; they have its slot, or they could not have two bases."""
+
+class _Guarded(RunState):
+    """What the classes below share; they have its slot, or they could not have two bases.
+
+    It tells all but what a task that succeeds goes through.
+    """
 
     __slots__ = ()
 
     announcer: Announcer
 
     def begin(self) -> None:
-        began = self.record.began
-        names = tuple([definition.name for definition in self.record.tasks])
-        results = RunResults(self.record)
-        self.announcer.note(RunStarted(at=began, tasks=names, results=results))
-        self._note_scheduled([at for at, left in enumerate(self.waiting) if not left], began)
-        self.announcer.tell()
-
-    def take(self, now: float) -> int:
-        number = super().take(now)
-        if number != NOTHING:
-            attempt = self.record.attempt_of(number)
-            name = self._name(number)
-            if attempt == 1:
-                self.announcer.note(TaskStarted(at=now, task=name))
-            self.announcer.note(AttemptStarted(at=now, task=name, attempt=attempt))
-            self.announcer.tell()
-        return number
-
-    def completed(self, number: int, result: object, now: float) -> None:
-        name = self._name(number)
-        attempt, duration = self._attempt(number, now)
-        self.announcer.note(AttemptCompleted(at=now, task=name, attempt=attempt, duration=duration))
-        since_start = now - self.record.started[number]
-        self.announcer.note(TaskCompleted(at=now, task=name, duration=since_start))
-        released = self._last_waiting(self._dependents[number])
-        # Now what comes of it, followers included.
-        self._note_scheduled(released, now)
-        super().completed(number, result, now)
+        self._note_beginning()
         self.announcer.tell()
 
     def failed(self, number: int, exception: BaseException, now: float) -> None:
@@ -107,6 +93,11 @@ class _Watched(RunState):
         self.announcer.note(RunFinished(at=now, results=RunResults(self.record)))
         self.announcer.tell()
 
+    def _note_beginning(self) -> None:
+        names = tuple([definition.name for definition in self.record.tasks])
+        results = RunResults(self.record)
+        self.announcer.note(RunStarted(at=self.record.began, tasks=names, results=results))
+
     def _try_again(self, number: int, delay: float, now: float) -> None:
         next_attempt = self.record.attempt_of(number) + 1
         super()._try_again(number, delay, now)
@@ -125,11 +116,49 @@ class _Watched(RunState):
         name = self._name(number)
         if status == CANCELLED:
             self.announcer.note(TaskCancelled(at=now, task=name))
-        else:
+        elif self.announcer.audience(TaskFailed):
+            # Asked first, since the text takes its time, and one failure may end a million tasks.
             exception = self.record.exception_of(number)
             error = error_text(exception)
             self.announcer.note(TaskFailed(at=now, task=name, error=error, exception=exception))
         super()._end(number, status, now)
+
+    def _name(self, number: int) -> str:
+        return self.record.tasks[number].name
+
+
+class _Watched(_Guarded):
+    """It tells what a task that succeeds goes through as well."""
+
+    __slots__ = ()
+
+    def take(self, now: float) -> int:
+        number = super().take(now)
+        if number != NOTHING:
+            attempt = self.record.attempt_of(number)
+            name = self._name(number)
+            if attempt == 1:
+                self.announcer.note(TaskStarted(at=now, task=name))
+            self.announcer.note(AttemptStarted(at=now, task=name, attempt=attempt))
+            self.announcer.tell()
+        return number
+
+    def completed(self, number: int, result: object, now: float) -> None:
+        name = self._name(number)
+        attempt, duration = self._attempt(number, now)
+        self.announcer.note(AttemptCompleted(at=now, task=name, attempt=attempt, duration=duration))
+        since_start = now - self.record.started[number]
+        self.announcer.note(TaskCompleted(at=now, task=name, duration=since_start))
+        released = self._last_waiting(self._dependents[number])
+        # Now what comes of it, followers included.
+        self._note_scheduled(released, now)
+        super().completed(number, result, now)
+        self.announcer.tell()
+
+    def _note_beginning(self) -> None:
+        super()._note_beginning()
+        ready = [at for at, left in enumerate(self.waiting) if not left]
+        self._note_scheduled(ready, self.record.began)
 
     def _is_over(self, number: int, now: float) -> None:
         if not self.draining:
@@ -145,17 +174,31 @@ class _Watched(RunState):
         for number in numbers:
             self.announcer.note(TaskScheduled(at=now, task=self._name(number)))
 
-    def _name(self, number: int) -> str:
-        return self.record.tasks[number].name
+
+class GuardedState(_Guarded):
+    """A `RunState` that tells of the run as a whole, and of what does not go well."""
+
+    __slots__ = ("announcer",)
+
+
+class GuardedResourceState(_Guarded, ResourceState):
+    """A `ResourceState` that tells the same."""
+
+    __slots__ = ("announcer",)
 
 
 class WatchedState(_Watched):
-    """A `RunState` that tells."""
+    """A `RunState` that tells everything."""
 
     __slots__ = ("announcer",)
 
 
 class WatchedResourceState(_Watched, ResourceState):
-    """A `ResourceState` that tells."""
+    """A `ResourceState` that tells everything."""
 
     __slots__ = ("announcer",)
+
+
+def wants_what_goes_well(announcer: Announcer) -> bool:
+    """Whether anyone wants to be told what a task that succeeds goes through."""
+    return any(map(announcer.audience, _WHAT_GOES_WELL))

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -850,6 +851,141 @@ def raising(error: type[BaseException]) -> Callable[[], None]:
         raise error
 
     return act
+
+
+def wanting(*kinds: type[Event]) -> Log:
+    """A log of these kinds of events alone, since it says so."""
+
+    class ChoosyLog(Log):
+        wants = kinds
+
+    return ChoosyLog()
+
+
+@each(
+    "kind",
+    [*EVERY_KIND, AttemptEnded, AttemptEvent, TaskEvent, Event],
+    ids=lambda kind: kind.__name__,
+)
+async def test_an_observer_is_told_what_it_wants_and_no_more(kind: type[Event], log: Log) -> None:
+    """In the order of the whole, beside one that wants everything."""
+    choosy = wanting(kind)
+    await run_with_every_kind_of_event(choosy, log)
+
+    assert [event for event in log.events if isinstance(event, kind)] == choosy.events
+
+
+@each(
+    "kind",
+    [*EVERY_KIND, AttemptEnded, AttemptEvent, TaskEvent, Event],
+    ids=lambda kind: kind.__name__,
+)
+async def test_an_observer_is_told_the_same_whether_or_not_others_want_more(
+    kind: type[Event], log: Log
+) -> None:
+    alone = wanting(kind)
+    await run_with_every_kind_of_event(alone)
+    await run_with_every_kind_of_event(log)
+
+    # Sorted, since of what is cancelled at one moment trio may resume either first.
+    names = [
+        name for event, name in zip(log.events, log.names, strict=True) if isinstance(event, kind)
+    ]
+    assert sorted(names) == sorted(alone.names)
+
+
+async def test_an_observer_that_wants_nothing_is_told_nothing() -> None:
+    choosy = wanting()
+    await run_with_every_kind_of_event(choosy)
+
+    assert [] == choosy.events
+
+
+async def test_observers_that_want_one_event_are_told_in_the_order_given(
+    registry: TaskRegistry,
+) -> None:
+    order: list[str] = []
+
+    class Choosy:
+        wants = (RunFinished,)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, event: Event) -> None:
+            order.append(self.name)
+
+    await TaskScheduler(registry, observers=[Choosy("first"), Choosy("second")]).run()
+
+    assert ["first", "second"] == order
+
+
+@each("resources", [{}, {"db": 1}], ids=["plain", "with resources"])
+async def test_where_nobody_wants_what_goes_well_no_such_event_is_made(
+    registry: TaskRegistry, resources: dict[str, int]
+) -> None:
+    """Several µs a task: what it costs is seen in the class of the state."""
+    kinds: list[type] = []
+
+    @registry.task(resources=resources)
+    async def looks() -> None:
+        [run] = scheduler._runs
+        kinds.append(type(run.state))
+
+    choosy = wanting(RunStarted, TaskFailed, RunFinished)
+    scheduler = TaskScheduler(registry, resources=resources, observers=[choosy])
+    await scheduler.run()
+    [kind] = kinds
+
+    plain = ResourceState if resources else RunState
+    left_alone = ["take", "completed", "_is_over"]
+    assert [getattr(plain, name) for name in left_alone] == [
+        getattr(kind, name) for name in left_alone
+    ]
+
+
+async def test_what_an_observer_wants_may_be_different_in_each_run(
+    registry: TaskRegistry,
+) -> None:
+    class Learning(Log):
+        @property
+        def wants(self) -> tuple[type[Event], ...]:
+            return (RunFinished,) if self.events else (Event,)
+
+    learning = Learning()
+    registry.task("fetch")(no_op)
+    scheduler = TaskScheduler(registry, observers=[learning])
+    await scheduler.run()
+    await scheduler.run()
+
+    assert [7, "RunFinished"] == [len(learning.names[:-1]), learning.names[-1]]
+
+
+async def test_a_mock_is_told_everything(registry: TaskRegistry) -> None:
+    """It has an attribute `wants`, as it has any other."""
+    mock = Mock()
+    registry.task("fetch")(no_op)
+    await TaskScheduler(registry, observers=[mock]).run()
+
+    assert 7 == mock.call_count
+
+
+@each("wants", [RunStarted, [RunStarted], ("RunStarted",), (int,), None], ids=repr)
+def test_wants_that_are_no_tuple_of_events_are_refused_at_once(wants: Any) -> None:
+    class Choosy:
+        def __call__(self, event: Event) -> None: ...
+
+        def __repr__(self) -> str:
+            return "<Choosy>"
+
+    Choosy.wants = wants  # type: ignore[attr-defined]
+    with pytest.raises(TypeError) as caught:
+        TaskScheduler([], observers=[Choosy()])
+
+    assert (
+        "Expected wants of observer <Choosy> to be a tuple of events, as in "
+        f"wants = (RunStarted, TaskFailed), got {wants!r}."
+    ) == str(caught.value)
 
 
 @each("kind", EVERY_KIND, ids=lambda kind: kind.__name__)
