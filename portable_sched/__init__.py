@@ -27,7 +27,9 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _failures    what an attempt raised, made fit for the results
     _engine      carries it out; the only module that spawns
     _scheduler   `TaskScheduler`, the face of it all
-    testing      for the tests of your own graphs; imported by name alone
+    logs         what happens, as log records; imported by name alone, as are the next ones
+    otel         what happens, as traces and metrics of OpenTelemetry
+    testing      for the tests of your own graphs
 """
 
 from ._dataflow import ResultTypeWarning

@@ -62,6 +62,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_scheduler", "_state", "_tasks"),
     },
     "testing": {"", "_tasks"},
+    "logs": {"", "_errors"},
+    "otel": {"", "_errors"},
 }
 
 # Whose extra brings what; everything else needs anyio and the standard library alone.

@@ -13,8 +13,12 @@ from portable_sched import (
     Backoff,
     DependencyFailedError,
     Event,
+    RunFinished,
     RunResults,
+    RunStarted,
+    TaskFailed,
     TaskRegistry,
+    TaskRetrying,
     TaskScheduler,
 )
 from portable_sched.logs import LogObserver
@@ -387,9 +391,41 @@ async def test_what_is_not_logged_is_not_made(registry: TaskRegistry, kept: Kept
     logger = Counting("nightly", logging.INFO)
     for number in range(10):
         registry.task(f"fetch-{number}")(no_op)
-    await logged_run(registry, logger)
+    # A method wants everything.
+    await TaskScheduler(registry, observers=[LogObserver(logger).__call__]).run()
 
     assert 2 == logger.made
+
+
+@each(
+    ("level", "wanted"),
+    [
+        (logging.INFO, {RunStarted, RunFinished, TaskRetrying, TaskFailed}),
+        (logging.WARNING, {RunFinished, TaskRetrying, TaskFailed}),
+        (logging.ERROR, {RunFinished, TaskFailed}),
+        (logging.CRITICAL, set()),
+    ],
+)
+def test_it_wants_the_events_that_its_logger_lets_through(
+    logger: logging.Logger, level: int, wanted: set[type[Event]]
+) -> None:
+    logger.setLevel(level)
+
+    assert wanted == set(LogObserver(logger).wants)
+
+
+async def test_the_level_is_that_of_when_a_run_begins(
+    registry: TaskRegistry, logger: logging.Logger, kept: Kept
+) -> None:
+    registry.task("fetch")(no_op)
+    scheduler = TaskScheduler(registry, observers=[LogObserver(logger)])
+    logger.setLevel(logging.WARNING)
+    await scheduler.run()
+    assert [] == kept.lines
+
+    logger.setLevel(logging.DEBUG)
+    await scheduler.run()
+    assert "DEBUG Task 'fetch' started" in kept.lines
 
 
 async def test_an_adapter_adds_to_the_fields_and_takes_none_away(
@@ -424,7 +460,7 @@ async def test_a_filter_sees_the_context_of_whoever_called_run(
         record.request = request.get()
         return True
 
-    logger.addFilter(add_request)
+    kept.addFilter(add_request)
     registry.task("fetch")(no_op)
 
     async def serve(number: int) -> None:
