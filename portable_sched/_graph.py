@@ -125,6 +125,13 @@ class Graph:
     def __repr__(self) -> str:
         return f"<Graph of {len(self)} tasks>"
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """What a notebook shows: a picture, as SVG where Graphviz is there, and as Mermaid."""
+        from .reporting import in_notebook  # noqa: PLC0415 - for notebooks alone
+
+        bundle: dict[str, str] = in_notebook(self)
+        return bundle
+
     @property
     def order(self) -> list[str]:
         """The names of all tasks in topological order, as the results of a run will have them."""

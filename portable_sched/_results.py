@@ -462,6 +462,13 @@ class RunResults(Sequence[TaskResult[Any]]):
         counts = ", ".join(f"{count} {status.name}" for status, count in self.counts().items())
         return f"<RunResults: {counts or 'no tasks'}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table."""
+        from .reporting import in_notebook  # noqa: PLC0415 - for notebooks alone
+
+        table: str = in_notebook(self)
+        return table
+
     def save(
         self,
         path: str | PathLike[str],

@@ -456,6 +456,16 @@ def test_a_task_that_never_was_ready_has_waited_for_its_dependencies(registry) -
     assert (0, 0, {}, 0, 0, 0) == times_of(told)["b"]
 
 
+def test_who_comes_after_what_was_never_started_comes_after_what_failed(registry) -> None:
+    registry.task("a")(failing)
+    chained(registry, b="a", c="b")
+    registry.task("tidy", after=["c"])(no_op)
+
+    assert [("a", "start", "", 0, 2), ("tidy", "dependency", "", 2, 3)] == chain_of(
+        breakdown(run_graph(registry, seconds={"a": 2, "tidy": 1}))
+    )
+
+
 @pytest.mark.virtual_time
 async def test_a_run_under_way_is_told_as_far_as_it_is_known(registry) -> None:
     told: list[Breakdown] = []

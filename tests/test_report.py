@@ -7,7 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from portable_sched import RunResults, TaskRegistry, TaskScheduler
+from portable_sched import Backoff, RunResults, TaskRegistry, TaskScheduler
+from portable_sched.reporting.tracebacks import traceback_of
+from portable_sched.testing import run_graph
 
 pytestmark = pytest.mark.anyio
 
@@ -287,3 +289,63 @@ def test_an_error_without_text_is_its_name() -> None:
     lines = report_of({"load": ""})
 
     assert "LoadError" == lines[2][lines[0].index("Error") :]
+
+
+# Everything that is known
+
+
+@pytest.fixture
+def verbose_report() -> str:
+    registry = TaskRegistry()
+
+    @registry.task(retries=2, backoff=Backoff(initial=4, jitter=0))
+    async def fetch() -> str:
+        return "rows"
+
+    @registry.task
+    async def load(fetch: str) -> None:
+        error = LoadError("no table\n  named 'rows'")
+        error.add_note("while it was loading")
+        raise error from KeyError("rows")
+
+    @registry.task(depends_on=[load])
+    async def tell() -> None: ...
+
+    results = run_graph(registry, seconds={"fetch": 1, "load": 2}, fail={"fetch": [1]})
+    return TaskScheduler(registry).report(results, verbose=True)
+
+
+def test_a_verbose_report_begins_with_the_table(verbose_report) -> None:
+    assert "Task   Status     Attempts  Duration  Error" == verbose_report.splitlines()[0]
+
+
+def test_it_has_every_attempt_that_failed_with_its_time_and_traceback(verbose_report) -> None:
+    first, *_, last = verbose_report.partition("load, attempt 1: began after 6.0 s, took 2.0 s\n")
+
+    assert "\nfetch, attempt 1: began after 0 s, took 1.0 s, the next one 4.0 s later\n" in first
+    assert "PlannedFailure: Attempt 1 of task 'fetch' was planned to fail." in first
+    assert "    KeyError: 'rows'\n" in last
+    assert "    The above exception was the direct cause of the following exception:\n" in last
+    assert "LoadError: no table\n      named 'rows'\n    while it was loading\n" in last
+
+
+def test_it_says_why_a_task_did_not_run_and_where_the_time_went(verbose_report) -> None:
+    why, *where = verbose_report.splitlines()[-5:]
+
+    assert (
+        "'tell' was not started: it depends on 'load', which failed: LoadError: no table | "
+        "named 'rows'."
+    ) == why
+    assert [
+        "",
+        "Where the 8.0 s went: fetch (6.0 s) → load (2.0 s)",
+        "All tasks together: 4.0 s in functions, 4.0 s in backoff.",
+        "No limit was in the way: only shorter tasks in that chain save time.",
+    ] == where
+
+
+def test_an_exception_from_a_file_has_the_traceback_that_was_written() -> None:
+    error = ValueError("x")
+    error.recorded_traceback = "Traceback as it was\n"
+
+    assert "Traceback as it was\n" == traceback_of(error)

@@ -393,8 +393,12 @@ class _Run:
             return _Cause(reason=reason, resource=resource, before=spans[at] if at >= 0 else None)
         if before is not None:
             return _Cause(reason="backoff", before=before)
+        # What was not started because of a failure was over when that had happened.
+        root_cause = self._record.root_cause
         earlier = [
-            at for one in self._record.graph.waits_for(number) for at in self._of_task.get(one, ())
+            at
+            for one in self._record.graph.waits_for(number)
+            for at in self._of_task.get(root_cause.get(one, one), ())
         ]
         if earlier:
             last = max(earlier, key=lambda at: self._spans[at].end)

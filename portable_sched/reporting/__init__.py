@@ -16,6 +16,9 @@ FORMATS: Final = {
 """The formats of a report, each a module of that name with a function `report(results)`, and the
 suffix of the files that have it."""
 
+GRAPH_FORMATS: Final = ("tree", "mermaid", "dot")
+"""The formats of a graph, each a module of that name with a function `draw(graph, results)`."""
+
 
 def render(results: Any, format: str = "text", **options: Any) -> str:  # noqa: A002 - what it is
     """The results of a run, over or not, as text.
@@ -32,9 +35,39 @@ def render(results: Any, format: str = "text", **options: Any) -> str:  # noqa: 
         raise ValueError(
             f"Expected format to be one of {', '.join(map(repr, FORMATS))}, got {format!r}."
         )
-    # Not at the top: a program that prints one format should not pay for the others.
-    text: str = import_module(f"{__name__}.{format}").report(results, **options)
+    text: str = _module(format).report(results, **options)
     return text
+
+
+def drawn(graph: Any, format: str = "tree", results: Any = None) -> str:  # noqa: A002 - what it is
+    """A graph as text.
+
+    Args:
+        graph: a `Graph`.
+        format: one of `GRAPH_FORMATS`.
+        results: of a run of it, whose statuses and durations are to be seen.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    if format not in GRAPH_FORMATS:
+        raise ValueError(
+            f"Expected format to be one of {', '.join(map(repr, GRAPH_FORMATS))}, got {format!r}."
+        )
+    text: str = _module(format).draw(graph, results)
+    return text
+
+
+def in_notebook(shown: Any) -> Any:
+    """What a notebook shows: of results a table of HTML, of a graph a picture by MIME type."""
+    notebook = _module("notebook")
+    has_results = hasattr(shown, "counts")
+    return notebook.results_table(shown) if has_results else notebook.graph_bundle(shown)
+
+
+def _module(name: str) -> Any:
+    # Not at the top: a program that prints one format should not pay for the others.
+    return import_module(f"{__name__}.{name}")
 
 
 def format_of(path: PurePath) -> str:

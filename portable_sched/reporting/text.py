@@ -1,25 +1,56 @@
 """The report as plain text: a table that pastes well, and a summary line."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from portable_sched._results import RunResults, TaskResult
+from portable_sched.analysis.breakdown import breakdown
+from portable_sched.analysis.explanation import explain
+from portable_sched.analysis.wording import in_seconds
+
+from .tracebacks import traceback_of
 
 _HEADINGS = ("Task", "Status", "Attempts", "Duration", "Error")
 _RIGHT_ALIGNED = frozenset({2, 3})
 _UNPRINTABLE = frozenset({"Cc", "Cs"})
 
 
-def report(results: RunResults) -> str:
+def report(results: RunResults, *, verbose: bool = False) -> str:
     """A table with a line for each task, in topological order, and a line of totals.
 
     Durations are seconds. Columns are as wide as what stands in them, counted in columns of a
     terminal; an error of several lines is shown on one. An empty graph gives the totals alone. A
     run in another order than by priority says so, with the seed that repeats it.
+
+    Args:
+        results: of a run, over or not.
+        verbose: whether to add every attempt that failed, with its traceback, why tasks did not
+            run, and where the time went.
     """
     rows = [_row(result) for result in results]
     table = _aligned([_HEADINGS, *rows]) if rows else []
-    return "\n".join([*table, _summary(results)])
+    lines = [*table, _summary(results)]
+    if verbose:
+        for result in results:
+            lines += _details(results, result)
+        lines += ["", str(breakdown(results))]
+    return "\n".join(lines)
+
+
+def _details(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
+    """The attempts of a task that failed, or why it did not run."""
+    if not result.attempts:
+        yield ""
+        yield f"{_one_line(str(explain(results, result.task_name)))}."
+    for failure in result.failures:
+        began = failure.started_at - results.started_at
+        next_one = f", the next one {in_seconds(failure.backoff)} later" if failure.backoff else ""
+        yield ""
+        yield (
+            f"{_one_line(result.task_name)}, attempt {failure.attempt}: began after "
+            f"{in_seconds(began)}, took {in_seconds(failure.duration)}{next_one}"
+        )
+        yield from (f"    {line}" for line in traceback_of(failure.exception).splitlines())
 
 
 def _row(result: TaskResult[object]) -> tuple[str, ...]:

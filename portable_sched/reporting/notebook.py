@@ -1,0 +1,67 @@
+"""What a notebook shows of a graph and of results: pictures and tables where others have a repr."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from html import escape
+
+from portable_sched._graph import Graph
+from portable_sched._results import RunResults
+
+from . import dot, mermaid
+
+_MOST_ROWS = 200
+
+# Graphviz draws as many in about a second; above that a notebook cell would seem to hang.
+_MOST_DRAWN = 200
+
+
+def graph_bundle(graph: Graph) -> dict[str, str]:
+    """A graph by the MIME types that notebooks know: SVG where Graphviz is there, Mermaid, text.
+
+    JupyterLab draws Mermaid itself, from its version 4.1 on.
+    """
+    bundle = {"text/plain": repr(graph), "text/vnd.mermaid": mermaid.draw(graph)}
+    if len(graph) <= _MOST_DRAWN:
+        # Without Graphviz, or with one that cannot, the others do.
+        with suppress(OSError, RuntimeError):
+            bundle["image/svg+xml"] = dot.svg(graph)
+    return bundle
+
+
+def results_table(results: RunResults) -> str:
+    """Results as a table of HTML, the first two hundred of them, with the totals below."""
+    headings = ("Task", "Status", "Attempts", "Duration", "Error")
+    shown = results[:_MOST_ROWS]
+    rows = [
+        (
+            result.task_name,
+            result.status.name,
+            str(result.attempts),
+            f"{result.duration:.4f} s",
+            result.error or "",
+        )
+        for result in shown
+    ]
+    left = len(results) - len(shown)
+    counts = ", ".join(
+        f"{count} {status.name.lower()}" for status, count in results.counts().items()
+    )
+    totals = (
+        f"{len(results)} tasks: {counts or 'nothing to run'}; {results.wall_time:.4f} s wall time"
+    )
+    return "\n".join(
+        [
+            "<table>",
+            f"<caption>{f'The first {len(shown)} of ' if left else ''}{escape(totals)}</caption>",
+            f"<thead>{_row('th', headings)}</thead>",
+            "<tbody>",
+            *(_row("td", row) for row in rows),
+            "</tbody>",
+            "</table>",
+        ]
+    )
+
+
+def _row(cell: str, values: Sequence[str]) -> str:
+    cells = "".join(f"<{cell}>{escape(value)}</{cell}>" for value in values)
+    return f"<tr>{cells}</tr>"
