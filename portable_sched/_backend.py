@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from anyio import current_time
 from anyio.lowlevel import current_token
@@ -28,6 +29,15 @@ def loop_clock() -> Callable[[], float]:
     if clock is None and "trio" in sys.modules:
         clock = sys.modules["trio"].lowlevel.current_clock().current_time
     return clock or current_time
+
+
+def call_soon() -> Callable[[Callable[[], object]], object]:
+    """How to have the running event loop call something, from a signal handler or any thread."""
+    native: Any = current_token().native_token
+    # asyncio's name for it, or trio's.
+    soon: Callable[[Callable[[], object]], object]
+    soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
+    return soon
 
 
 def cancellation_count() -> Callable[[], int]:

@@ -109,6 +109,33 @@ class TaskScheduler:
         self._record: RunRecord | None = None
         self._runs: dict[Run, Event] = {}
 
+    def with_settings(
+        self, *, observers: Iterable[Observer] = (), **changes: Any
+    ) -> "TaskScheduler":
+        """A new scheduler of the same tasks, with some settings changed.
+
+        Args:
+            observers: they are told in addition to those that it has.
+            changes: other parameters of `TaskScheduler`, by name.
+
+        Raises:
+            TypeError, ValueError: a setting is not what it should be.
+
+        >>> from portable_sched import TaskRegistry, TaskScheduler
+        >>> scheduler = TaskScheduler(TaskRegistry(), resources={"db": 4})
+        >>> slow = scheduler.with_settings(max_concurrency=1)
+        """
+        settings: dict[str, Any] = {
+            "max_concurrency": self._limit,
+            "resources": self._capacity,
+            "on_failure": self._policy,
+            "inherit_priority": self._inherit_priority,
+            "keep_results": self._keep_results,
+            "attempt_hooks": self._hooks,
+        }
+        told = (*self._observers, *as_callables("observers", observers))
+        return TaskScheduler(self._tasks, observers=told, **{**settings, **changes})
+
     @property
     def tasks(self) -> tuple[TaskDef, ...]:
         """The tasks it was built with, in the order of their registration."""

@@ -72,6 +72,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "testing": {"", "_tasks"},
     "logs": {"", "_errors"},
+    "_progress_places": set(),
+    "progress": {
+        *("", "_checks", "_errors", "_log", "_progress_places", "_results"),
+        *("analysis.plan", "analysis.timeline", "analysis.wording"),
+    },
+    "demo": {""},
+    "_loading": {"", "_errors"},
+    "_settings": {"_errors", "_loading"},
+    "_jobs": {"", "_backend", "_loading", "progress", "reporting"},
+    "_options": {"", "_jobs", "_loading", "_settings", "reporting"},
+    "cli": {
+        *("", "_jobs", "_loading", "_options", "_settings", "analysis.explanation", "demo"),
+        *("reporting", "reporting.json"),
+    },
+    "__main__": {"cli"},
     "otel": {"", "_errors"},
 }
 
@@ -80,7 +95,9 @@ FOREIGN = {
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
     "otel": {"opentelemetry"},
+    "_progress_places": {"rich"},
     "cli": {"rich", "typer"},
+    "_options": {"typer"},
 }
 
 SPAWNING = {"create_task_group", "open_nursery", "start_soon", "create_task", "ensure_future"}
@@ -226,7 +243,8 @@ def test_an_import_brings_in_nothing_but_anyio_and_the_standard_library() -> Non
     ],
 )
 def test_an_import_does_not_bring_in_what_few_programs_need(module) -> None:
-    assert module not in modules_after("import portable_sched")
+    # A process that is measured has more than that in it.
+    assert module not in modules_after("import portable_sched") - modules_after("pass")
 
 
 # Public names

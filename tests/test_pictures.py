@@ -399,7 +399,9 @@ def test_an_empty_graph_is_no_tree() -> None:
 # The table of formats
 
 
-@pytest.mark.parametrize("name", ["tree", "mermaid", "dot"])
+@pytest.mark.parametrize(
+    "name", ["tree", "mermaid", "dot", pytest.param("svg", marks=needs_graphviz)]
+)
 def test_a_graph_is_drawn_in_each_format(graph, results, name) -> None:
     assert "parse" in drawn(graph, name)
     assert "failed, 1.0 s" in drawn(graph, name, results)

@@ -16,8 +16,13 @@ FORMATS: Final = {
 """The formats of a report, each a module of that name with a function `report(results)`, and the
 suffix of the files that have it."""
 
-GRAPH_FORMATS: Final = ("tree", "mermaid", "dot")
-"""The formats of a graph, each a module of that name with a function `draw(graph, results)`."""
+GRAPH_FORMATS: Final = {
+    "tree": ("tree", "draw"),
+    "mermaid": ("mermaid", "draw"),
+    "dot": ("dot", "draw"),
+    "svg": ("dot", "svg"),
+}
+"""The formats of a graph, each with its module and the function `draw(graph, results)` there."""
 
 
 def render(results: Any, format: str = "text", **options: Any) -> str:  # noqa: A002 - what it is
@@ -49,12 +54,14 @@ def drawn(graph: Any, format: str = "tree", results: Any = None) -> str:  # noqa
 
     Raises:
         ValueError: there is no such format.
+        FileNotFoundError, RuntimeError: Graphviz, which makes the SVG, is not there or has failed.
     """
     if format not in GRAPH_FORMATS:
         raise ValueError(
             f"Expected format to be one of {', '.join(map(repr, GRAPH_FORMATS))}, got {format!r}."
         )
-    text: str = _module(format).draw(graph, results)
+    module, function = GRAPH_FORMATS[format]
+    text: str = getattr(_module(module), function)(graph, results)
     return text
 
 

@@ -1,0 +1,210 @@
+"""What may stand on a command line, and what it means."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from os import environ
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from portable_sched import TaskScheduler
+from portable_sched._jobs import Report
+from portable_sched._loading import UsageError, loaded, names_a_place
+from portable_sched._settings import BACKENDS, project_settings
+from portable_sched.reporting import FORMATS, format_of
+
+
+def _task_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names that a shell may offer."""
+    try:
+        place, _ = place_and_targets(ctx.params.get("place"), None, project_settings(Path.cwd()))
+        names = [definition.name for definition in loaded(place).tasks]
+    except UsageError:
+        # There is nobody to tell in the middle of a command that is being typed.
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_PLACE_HELP = (
+    "Where the tasks are: a module, or a file, and after a colon the name of a registry, a "
+    "scheduler, a list, or a function that returns one. Without a name: the only registry there, "
+    "or what was decorated with @task."
+)
+Place = Annotated[
+    str | None,
+    typer.Argument(metavar="MODULE_OR_FILE[:NAME]", help=_PLACE_HELP, show_default=False),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TARGETS",
+        help="Run these tasks, and what they need, and no others.",
+        show_default=False,
+        autocompletion=_task_names,
+    ),
+]
+Limits = Annotated[
+    int | None,
+    typer.Option(
+        "--max-concurrency", "-j", min=1, metavar="N", help="At most so many tasks at one time."
+    ),
+]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource", metavar="NAME=UNITS", help="Units of a resource, as in db=4. Repeatable."
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help=f"The event loop: {', '.join(BACKENDS)}.", show_default="asyncio"
+    ),
+]
+Reports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report",
+        metavar="FORMAT[=FILE]",
+        help=f"{', '.join(FORMATS)}; to a file, or printed. Repeatable. A file's name says its "
+        "format too: run.html.",
+        show_default="text",
+    ),
+]
+ShowProgress = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--no-progress", help="Show how the run goes on.", show_default="on a terminal"
+    ),
+]
+ShowTraceback = Annotated[
+    bool, typer.Option("--traceback", help="Show your own code's tracebacks in full.")
+]
+
+
+def with_seed(arguments: Sequence[str]) -> list[str]:
+    """`--shuffle=7` as the two options that it stands for."""
+    taken: list[str] = []
+    for argument in arguments:
+        option, _, seed = argument.partition("=")
+        taken += ["--shuffle", "--seed", seed] if option == "--shuffle" and seed else [argument]
+    return taken
+
+
+def place_and_targets(
+    place: str | None, targets: Sequence[str] | None, settings: Mapping[str, Any]
+) -> tuple[str, Sequence[str] | None]:
+    """Where the tasks are, and which of them; the project may have settled the former."""
+    settled = settings.get("target")
+    if place is None:
+        if settled is None:
+            raise UsageError(
+                "Expected a module or a file, as in portable-sched run pipeline.py, got none. Or "
+                "settle it: target = 'pipeline.py' under [tool.portable-sched] in pyproject.toml."
+            )
+        return settled, None
+    if settled is not None and not names_a_place(place):
+        # With a settled place the words that follow are tasks.
+        return settled, [place, *(targets or ())]
+    return place, targets or None
+
+
+def with_limits(
+    scheduler: TaskScheduler,
+    settings: Mapping[str, Any],
+    max_concurrency: int | None,
+    resources: Sequence[str] | None,
+) -> TaskScheduler:
+    changes: dict[str, Any] = {}
+    limit = max_concurrency or settings.get("max-concurrency")
+    if limit is not None:
+        changes["max_concurrency"] = limit
+    units = {**settings.get("resources", {}), **dict(map(_as_units, resources or ()))}
+    if units:
+        changes["resources"] = units
+    return scheduler.with_settings(**changes)
+
+
+def _as_units(text: str) -> tuple[str, int]:
+    name, _, units = text.partition("=")
+    if not name or not units.isdecimal() or not int(units):
+        raise UsageError(
+            f"Expected --resource to be a name and its units, as in db=4, got {text!r}."
+        )
+    return name, int(units)
+
+
+def as_input(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.removesuffix(":"):
+        raise UsageError(
+            f"Expected --input to be a name and a text, as in date=2026-01-01, got {text!r}."
+        )
+    if not name.endswith(":"):
+        return name, value
+    try:
+        return name[:-1], json.loads(value)
+    except ValueError as error:
+        raise UsageError(f"Expected JSON after := of --input {text!r}: {error}") from error
+
+
+def as_backend(backend: str | None, settings: Mapping[str, Any]) -> str:
+    return one_of("--backend", backend or settings.get("backend", "asyncio"), BACKENDS)
+
+
+def one_of(option: str, value: str, choices: Sequence[str]) -> str:
+    if value.lower() not in choices:
+        raise UsageError(f"Expected {option} to be {' or '.join(choices)}, got {value!r}.")
+    return value.lower()
+
+
+def wants_progress(asked: bool | None, settings: Mapping[str, Any]) -> bool:  # noqa: FBT001 - as the option has it
+    """Where nobody says, a person at a terminal sees it, and a log does not."""
+    settled = settings.get("progress") if asked is None else asked
+    return sys.stderr.isatty() and "CI" not in environ if settled is None else settled
+
+
+def as_reports(texts: Sequence[str]) -> list[Report]:
+    """What is to be written; the text is printed where nothing else is."""
+    reports = list(map(_as_report, texts))
+    printed = [report.format for report in reports if report.file is None]
+    if len(printed) > 1:
+        raise UsageError(
+            f"Expected one report to be printed, got {' and '.join(printed)}. Write the others to "
+            f"files, as in --report {printed[1]}=run{FORMATS[printed[1]]}."
+        )
+    return reports if printed else [Report(format="text", file=None), *reports]
+
+
+def _as_report(text: str) -> Report:
+    name, equals, file = text.partition("=")
+    if name in FORMATS:
+        if equals and not file:
+            raise UsageError(f"Expected the name of a file after --report {name}=, got none.")
+        return Report(format=name, file=Path(file) if file else None)
+    if equals:
+        raise UsageError(f"Expected --report to be one of {', '.join(FORMATS)}, got {name!r}.")
+    try:
+        return Report(format=format_of(Path(text)), file=Path(text))
+    except ValueError:
+        raise UsageError(
+            f"Expected --report to be one of {', '.join(FORMATS)}, or a file name that ends in one "
+            f"of {', '.join(FORMATS.values())}, got {text!r}."
+        ) from None
+
+
+def as_limits(text: str) -> list[int | None]:
+    limits: list[int | None] = []
+    for part in text.split(","):
+        if part.strip() == "none":
+            limits.append(None)
+        elif part.strip().isdecimal() and int(part):
+            limits.append(int(part))
+        else:
+            raise UsageError(
+                f"Expected --limits to be whole numbers of at least 1, or none, as in 4,8,none, "
+                f"got {text!r}."
+            )
+    return limits

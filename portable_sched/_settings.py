@@ -1,0 +1,74 @@
+"""What a project has settled for its command lines: the table `[tool.portable-sched]`."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from portable_sched._errors import did_you_mean, nearest_names
+
+from ._loading import UsageError
+
+BACKENDS: Final = ("asyncio", "trio", "uvloop")
+POLICIES: Final = ("continue", "drain", "cancel")
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_units(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_whole, value.values()))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+# Each setting with what it has to be.
+_KNOWN: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "target": (lambda value: isinstance(value, str), "a module or file, as in 'pipeline.py'"),
+    "backend": (lambda value: value in BACKENDS, "'asyncio', 'trio' or 'uvloop'"),
+    "max-concurrency": (_is_whole, "a whole number of at least 1"),
+    "on-failure": (lambda value: value in POLICIES, "'continue', 'drain' or 'cancel'"),
+    "resources": (_is_units, "a table of whole numbers, as in { db = 4 }"),
+    "report": (_are_texts, "a list of formats, as in ['html=run.html']"),
+    "progress": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def project_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the nearest `pyproject.toml`, of `folder` or above; empty if there are none.
+
+    Raises:
+        UsageError: the file is no TOML, or a setting is unknown or not what it should be.
+    """
+    for place in (folder, *folder.parents):
+        file = place / "pyproject.toml"
+        if file.is_file():
+            return _read(file)
+    return {}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: {error}") from error
+    settings = table.get("tool", {}).get("portable-sched", {})
+    if not isinstance(settings, dict):
+        raise UsageError(f"{file}: expected [tool.portable-sched] to be a table.")
+    for key, value in settings.items():
+        if key not in _KNOWN:
+            nearest = did_you_mean(nearest_names(key, list(_KNOWN)))
+            raise UsageError(f"{file}: [tool.portable-sched] has no setting {key!r}.{nearest}")
+        fits, expected = _KNOWN[key]
+        if not fits(value):
+            raise UsageError(
+                f"{file}: expected {key} of [tool.portable-sched] to be {expected}, got {value!r}."
+            )
+    # A file is meant as it is seen from where the settings stand.
+    target = settings.get("target", "")
+    if target.partition(":")[0].endswith(".py"):
+        settings["target"] = str(file.parent / target)
+    return settings
