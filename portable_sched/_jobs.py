@@ -68,7 +68,7 @@ def carried_out(job: Job) -> tuple[int, RunResults | None]:
 
     Raises:
         UsageError: the graph cannot be run, or the backend is not installed.
-        SystemExit, KeyboardInterrupt: a task raised it; the reports were written all the same.
+        SystemExit: a task raised it; the reports were written all the same.
     """
     begun: list[RunResults] = []
 
@@ -77,15 +77,18 @@ def carried_out(job: Job) -> tuple[int, RunResults | None]:
 
     scheduler = job.scheduler.with_settings(observers=[_Noting(note), *_progress(job)])
     interruption = _Interruption(scheduler)
+    was_interrupted = False
     try:
         _run(job, scheduler, interruption)
+    except KeyboardInterrupt:
+        was_interrupted = True
     finally:
-        if begun:
-            write_reports(job, begun[0])
-    [results] = begun
-    if interruption.signals:
-        return INTERRUPTED, results
-    return COMPLETED if results.ok else FAILED, results
+        for results in begun:
+            write_reports(job, results)
+    ended = begun[0] if begun else None
+    if was_interrupted or interruption.signals:
+        return INTERRUPTED, ended
+    return COMPLETED if ended is not None and ended.ok else FAILED, ended
 
 
 def write_reports(job: Job, results: RunResults) -> None:

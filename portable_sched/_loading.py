@@ -63,10 +63,9 @@ def names_a_place(target: str) -> bool:
     if _is_file(place):
         return True
     _look_in_current_folder()
-    try:
-        return importlib.util.find_spec(place) is not None
-    except (ImportError, ValueError):
-        return False
+    # Of what stands in a package the package is imported, which may fail in any way.
+    package, _, _ = place.partition(".")
+    return package.isidentifier() and importlib.util.find_spec(package) is not None
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -142,7 +141,7 @@ def _broken(place: str, error: Exception) -> UsageError:
     if isinstance(error, SyntaxError):
         where = f"{error.filename or place}, line {error.lineno}"
         text = f"SyntaxError: {error.msg}"
-    elif own:
+    else:
         # Where the user's code called us, if it is one of our refusals.
         last = [at for at in own if not _is_ours(frames[at].filename)][-1:] or own[-1:]
         where = f"{frames[last[0]].filename}, line {frames[last[0]].lineno}"

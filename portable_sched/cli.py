@@ -19,7 +19,7 @@ except ImportError as missing:
     ) from missing
 
 from portable_sched import FailurePolicy, Graph, RunResults, TaskError, TaskScheduler
-from portable_sched._jobs import COMPLETED, WRONG_USE, Job, carried_out
+from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out
 from portable_sched._loading import UsageError, loaded
 from portable_sched._options import (
     Backend,
@@ -67,19 +67,23 @@ app = typer.Typer(
 
 def command_line(arguments: Sequence[str]) -> int:
     """Carry out a command; the answer is its exit code."""
+    code: object = WRONG_USE
     try:
-        app(args=with_seed(arguments), standalone_mode=True)
+        app(args=with_seed(arguments))
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else WRONG_USE
+        # typer ends every command so, and a task may.
+        code = COMPLETED if leaving.code is None else leaving.code
     except UsageError as error:
-        if "--traceback" in arguments and error.details:
+        in_full = "--traceback" in arguments
+        if in_full:
             print(error.details, file=sys.stderr, end="")
-        hint = " (--traceback shows where)" if error.details else ""
-        print(
-            f"portable-sched: {error}{'' if '--traceback' in arguments else hint}", file=sys.stderr
-        )
-        return WRONG_USE
-    return COMPLETED
+        hint = " (--traceback shows where)" if error.details and not in_full else ""
+        print(f"portable-sched: {error}{hint}", file=sys.stderr)
+    if isinstance(code, int):
+        return code
+    # As Python does with what is no number.
+    print(code, file=sys.stderr)
+    return FAILED
 
 
 @app.callback(invoke_without_command=True)

@@ -636,6 +636,37 @@ def test_what_ends_the_program_leaves_the_reports_behind(write, say, folder) -> 
     assert "leave" in (folder / "run.json").read_text()
 
 
+def test_what_a_task_says_as_it_leaves_is_said(write, say) -> None:
+    write(
+        pipeline="""
+            import sys
+            from portable_sched import task
+
+            @task
+            async def leave() -> None:
+                sys.exit("the disk is full")
+        """
+    )
+    said = say("run", "pipeline.py")
+
+    assert ("the disk is full\n", 1) == (said.err, said.code)
+
+
+def test_a_task_that_raises_a_keyboard_interrupt_interrupts(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import task
+
+            @task
+            async def leave() -> None:
+                raise KeyboardInterrupt
+        """
+    )
+    said = say("run", "pipeline.py")
+
+    assert ({"leave": "CANCELLED"}, 130) == (said.statuses, said.code)
+
+
 # Looking
 
 
@@ -858,6 +889,7 @@ def test_with_a_settled_place_the_words_are_tasks(write, say, settle) -> None:
 
     assert {"fetch", "load"} == set(say("run", "load").statuses)
     assert {"fetch", "load", "other"} == set(say("run", "load", "other").statuses)
+    assert 2 == say("run", "lo-ad").code
     assert "fetch\n" in say("graph").out
 
 
@@ -948,15 +980,16 @@ def test_the_demo_counts_and_reports(small_library, say, folder) -> None:
     assert "big" in (folder / "run.json").read_text()
 
 
-def test_the_demo_tells_of_its_failure(small_library, say) -> None:
-    (small_library / "small.py").unlink()
-    (small_library / "small").mkdir()
-    (small_library / "small" / "gone.py").symlink_to(small_library / "big" / "one.py")
-    (small_library / "big" / "one.py").chmod(0)
-    said = say("demo", "--no-progress")
+def test_a_demo_that_fails_has_no_tables(small_library, say, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("unreadable")
 
-    # Whoever may read everything reads that too.
-    assert said.code in {0, 1}
+    monkeypatch.setattr(demo, "_read_package", fail)
+    said = say("demo", "--no-progress", "--report", "text")
+
+    assert 1 == said.code
+    assert "OSError: unreadable" in said.out
+    assert "package" not in said.out
 
 
 # The command itself

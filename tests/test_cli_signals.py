@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
-from portable_sched import TaskScheduler
+from portable_sched import TaskRegistry, TaskScheduler
 from portable_sched._jobs import _Interruption
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +26,7 @@ import anyio
 from portable_sched import Priority, task
 
 
-@task(priority=Priority.HIGH)
+@task
 async def waits() -> None:
     print("begun", flush=True)
     while not Path("go").exists():
@@ -36,13 +37,14 @@ async def waits() -> None:
 async def after() -> None: ...
 
 
-@task(resources=["db"])
+# It begins before the one that says that it has begun.
+@task(resources=["db"], priority=Priority.HIGH)
 async def holds() -> None:
     while not Path("go").exists():
         await anyio.sleep(0.005)
 
 
-@task(resources=["db"])
+@task(resources=["db"], priority=Priority.LOW)
 async def wants() -> None: ...
 """
 
@@ -155,6 +157,26 @@ def test_sigterm_cancels(start, backend) -> None:
     assert said.startswith("Cancelling what is running.\n  'waits' is running: attempt 1 of 1")
     assert ({"CANCELLED"}, 130) == (set(command.statuses.values()), code)
     assert "4 tasks: 4 cancelled" in out
+
+
+def test_of_many_tasks_a_few_are_explained(capsys) -> None:
+    registry = TaskRegistry()
+    for at in range(20):
+
+        @registry.task(f"t{at}", depends_on=["t0"] if at else [])
+        async def stop() -> None:
+            interruption._drain()
+
+    scheduler = TaskScheduler(registry)
+    interruption = _Interruption(scheduler)
+    anyio.run(scheduler.run)
+    said = capsys.readouterr().err.splitlines()
+
+    assert [
+        "  't0' is running: attempt 1 of 1, for",
+        *(f"  't{at}' waits for 't0'; running: 't0'" for at in range(1, 9)),
+        "  and 11 more PENDING",
+    ] == [said[1].partition(" 0")[0], *said[2:]]
 
 
 def test_with_progress_the_last_words_are_whole(start, backend) -> None:
