@@ -166,8 +166,8 @@ def wants_progress(asked: bool | None, settings: Mapping[str, Any]) -> bool:  # 
     return sys.stderr.isatty() and "CI" not in environ if settled is None else settled
 
 
-def as_reports(texts: Sequence[str]) -> list[Report]:
-    """What is to be written; the text is printed where nothing else is."""
+def as_reports(texts: Sequence[str], *, text_if_none_is_printed: bool = True) -> list[Report]:
+    """What is to be written at the end of a run."""
     reports = list(map(_as_report, texts))
     printed = [report.format for report in reports if report.file is None]
     if len(printed) > 1:
@@ -175,7 +175,9 @@ def as_reports(texts: Sequence[str]) -> list[Report]:
             f"Expected one report to be printed, got {' and '.join(printed)}. Write the others to "
             f"files, as in --report {printed[1]}=run{FORMATS[printed[1]]}."
         )
-    return reports if printed else [Report(format="text", file=None), *reports]
+    if text_if_none_is_printed and not printed:
+        reports.insert(0, Report(format="text", file=None))
+    return reports
 
 
 def _as_report(text: str) -> Report:

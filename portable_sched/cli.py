@@ -174,7 +174,7 @@ def demo(
         shuffle=False,
         seed=None,
         progress=wants_progress(progress, {}),
-        reports=as_reports(reports) if reports else [],
+        reports=as_reports(reports or [], text_if_none_is_printed=False),
         verbose=False,
     )
     code, results = carried_out(job)
@@ -182,6 +182,7 @@ def demo(
         print(results[SUMMARY].result)
         print()
         print(_totals(results))
+        print(job.scheduler.breakdown(results))
     raise typer.Exit(code)
 
 
@@ -336,7 +337,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _totals(results: RunResults) -> str:
-    """A run of many tasks in three lines."""
+    """A run of many tasks in two lines."""
     counts = [f"{count} {status.name.lower()}" for status, count in results.counts().items()]
     slowest = sorted(results, key=lambda result: -result.duration)[:3]
     shown = ", ".join(f"{result.task_name} {result.duration:.2f} s" for result in slowest)

@@ -977,6 +977,8 @@ def test_the_demo_counts_and_reports(small_library, say, folder) -> None:
     assert ["big", "2", "5", "4", "1"] in lines
     assert ["all", "3", "3", "6", "4", "1"] in lines
     assert "4 tasks: 4 completed;" in said.out
+    assert "\nWhere the " in said.out
+    assert {} == said.statuses
     assert "big" in (folder / "run.json").read_text()
 
 
