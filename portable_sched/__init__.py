@@ -29,6 +29,8 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _scheduler   `TaskScheduler`, the face of it all
     logs         what happens, as log records; imported by name alone, as are the next ones
     otel         what happens, as traces and metrics of OpenTelemetry
+    progress     a live view of a run; `_progress_places` is where it is drawn
+    cli          the command line; `_jobs`, `_options`, `_loading`, `_settings` and `demo` are its parts
     testing      for the tests of your own graphs
 """
 

@@ -54,16 +54,19 @@ class _Guarded(RunState):
         self.announcer.tell()
 
     def failed(self, number: int, exception: BaseException, now: float) -> None:
-        attempt, duration = self._attempt(number, now)
-        self.announcer.note(
-            AttemptFailed(
-                at=now,
-                task=self._name(number),
-                attempt=attempt,
-                exception=exception,
-                duration=duration,
+        # Asked first, here and below: what nobody wants is not made. One failure may end a million
+        # tasks, and a million may fail.
+        if self.announcer.audience(AttemptFailed):
+            attempt, duration = self._attempt(number, now)
+            self.announcer.note(
+                AttemptFailed(
+                    at=now,
+                    task=self._name(number),
+                    attempt=attempt,
+                    exception=exception,
+                    duration=duration,
+                )
             )
-        )
         super().failed(number, exception, now)
         self.announcer.tell()
 
@@ -113,11 +116,11 @@ class _Guarded(RunState):
 
     def _end(self, number: int, status: int, now: float) -> None:
         # Before what follows from it.
-        name = self._name(number)
         if status == CANCELLED:
-            self.announcer.note(TaskCancelled(at=now, task=name))
+            if self.announcer.audience(TaskCancelled):
+                self.announcer.note(TaskCancelled(at=now, task=self._name(number)))
         elif self.announcer.audience(TaskFailed):
-            # Asked first, since the text takes its time, and one failure may end a million tasks.
+            name = self._name(number)
             exception = self.record.exception_of(number)
             error = error_text(exception)
             self.announcer.note(TaskFailed(at=now, task=name, error=error, exception=exception))

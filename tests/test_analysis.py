@@ -92,6 +92,16 @@ def test_failed_attempts_are_spans_of_their_own(registry) -> None:
     assert [1, 1, 1] == [span.duration for span in attempt_spans(results)]
 
 
+def test_a_failed_attempt_leaves_its_slot_to_the_next_whatever_floats_add_up_to(registry) -> None:
+    registry.task("a")(no_op)
+    registry.task("b", retries=3)(no_op)
+    results = run_graph(
+        registry, seconds={"a": 0.1, "b": 0.7}, fail={"b": [1, 2]}, max_concurrency=1
+    )
+
+    assert [0, 0, 0, 0] == [span.slot for span in attempt_spans(results)]
+
+
 def test_a_task_that_failed_for_good_has_its_last_attempt_once(registry) -> None:
     registry.task("a", retries=2)(failing)
 

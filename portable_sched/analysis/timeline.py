@@ -200,6 +200,10 @@ def is_in_function(record: RunRecord, number: int) -> bool:
     return not failures or failures[-1].attempt < record.attempt_of(number)
 
 
+_AT_ONCE = 1e-9
+"""Seconds: the end of a failed attempt is a sum, which rounding may make later than it was."""
+
+
 class _Slots:
     """Slots given out in the order of time, the lowest free one first."""
 
@@ -210,7 +214,7 @@ class _Slots:
 
     def taken(self, start: float, end: float) -> int:
         """The slot of what runs from `start` to `end`."""
-        while self._taken and self._taken[0][0] <= start:
+        while self._taken and self._taken[0][0] <= start + _AT_ONCE:
             heappush(self._free, heappop(self._taken)[1])
         if self._free:
             slot = heappop(self._free)

@@ -9,6 +9,7 @@ import checkout  # noqa: F401  (before portable_sched, which it makes findable)
 import engine
 import import_time
 import makespan
+import progress
 import scale
 from backends import installed_backends
 from shapes import SHAPES
@@ -18,6 +19,7 @@ from tables import print_heading
 SUITES = {
     "speed": {"engine": engine.report, "scale": scale.report, "import": import_time.report},
     "makespan": {"makespan": makespan.report},
+    "progress": {"progress": progress.report},
 }
 
 
