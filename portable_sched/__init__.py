@@ -30,7 +30,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     logs         what happens, as log records; imported by name alone, as are the next ones
     otel         what happens, as traces and metrics of OpenTelemetry
     progress     a live view of a run; `_progress_places` is where it is drawn
-    cli          the command line; `_jobs`, `_options`, `_loading`, `_settings` and `demo` are its parts
+    cli          the command line, with `_jobs`, `_options`, `_loading`, `_settings` and `demo`
     testing      for the tests of your own graphs
 """
 

@@ -160,8 +160,9 @@ class RunState:
             return NOTHING
         status = self._status
         if status[number] == PENDING:
-            status[number] = RUNNING
+            # The time first: who reads from another thread finds no running task without one.
             self._started[number] = now
+            status[number] = RUNNING
         else:
             record = self.record
             record.attempts[number] = record.attempt_of(number) + 1
@@ -170,9 +171,9 @@ class RunState:
 
     def completed(self, number: int, result: object, now: float) -> None:
         """An attempt has succeeded: its dependents may come."""
-        self._status[number] = COMPLETED
         self._results[number] = result
         self._ended[number] = now
+        self._status[number] = COMPLETED
         waiting = self.waiting
         for dependent in self._dependents[number]:
             left = waiting[dependent] - 1
@@ -340,8 +341,8 @@ class RunState:
 
     def _end(self, number: int, status: int, now: float) -> None:
         """A task ends without success, started or not."""
-        self._status[number] = status
         self._ended[number] = now
+        self._status[number] = status
         if self._has_endings:
             if number in self._users and self.close(number):
                 # It opened in vain. What it uses is to wait until it has closed.

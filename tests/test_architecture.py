@@ -56,6 +56,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_results", "analysis.breakdown", "analysis.explanation", "analysis.wording"),
         "reporting.tracebacks",
     },
+    "reporting.recorded": {"_errors", "_tasks"},
+    "reporting.document": {"_checks"},
+    "reporting.json": {
+        *("_checks", "_errors", "_graph", "_resources", "_results", "_tasks"),
+        *("reporting.document", "reporting.recorded", "reporting.tracebacks"),
+    },
+    "reporting.junit": {
+        *("_errors", "_results", "analysis.explanation", "analysis.wording"),
+        *("reporting.recorded", "reporting.tracebacks"),
+    },
+    "reporting.trace": {"_errors", "_results", "analysis.timeline"},
+    "reporting.html": {
+        *("_results", "_tasks", "analysis.breakdown", "analysis.explanation"),
+        *("analysis.timeline", "reporting.tracebacks"),
+    },
     "reporting.picture": {"_graph", "_results", "analysis.breakdown", "analysis.wording"},
     "reporting.mermaid": {"_graph", "_results", "reporting.picture"},
     "reporting.dot": {"_graph", "_results", "reporting.picture"},

@@ -237,6 +237,9 @@ def registered_against_the_order() -> RunResults:
     async def nothing() -> None: ...
 
     registry.task("last", depends_on=["first", "middle"], priority=Priority.HIGH)(nothing)
+    # Of these two the first was registered first, and stands behind the other all the same.
+    registry.task("late", depends_on=["first"], priority=Priority.LOW)(nothing)
+    registry.task("even", priority=Priority.LOW)(nothing)
     registry.task("other")(nothing)
     registry.task("middle", depends_on=["first"], priority=Priority.LOW)(nothing)
     registry.task("first", priority=Priority.LOW)(nothing)
@@ -718,11 +721,17 @@ def test_what_a_failed_lifetime_had_yielded_is_no_result() -> None:
     assert ("FAILED", False, False) == (task["status"], "result" in task, "result_type" in task)
 
 
+def noted(function: Any) -> Any:
+    """With an attribute of its own, for which a `partial` of it keeps it as it is."""
+    function.note = "ours"
+    return function
+
+
 @pytest.mark.parametrize(
     ("function", "module", "name"),
     [
         (nothing, __name__, "nothing"),
-        (partial(partial(returning, 1)), __name__, "returning"),
+        (partial(noted(partial(returning)), 1), __name__, "returning"),
         ([].clear, "builtins", "list.clear"),
     ],
     ids=["function", "partial", "builtin"],
@@ -1166,6 +1175,10 @@ WRONG = {
     "a fraction of an attempt": (
         changed("tasks", 0, "attempts", to=1.5),
         "tasks[0].attempts to be a whole number of at least 0, got 1.5 (float)",
+    ),
+    "less than no attempt": (
+        changed("tasks", 0, "attempts", to=-1),
+        "tasks[0].attempts to be a whole number of at least 0, got -1 (int)",
     ),
     "no flag": (
         changed("run", "inherit_priority", to=0),

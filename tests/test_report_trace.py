@@ -7,6 +7,7 @@ importer reads it.
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -147,6 +148,13 @@ def test_a_trace_is_an_object_with_the_date_and_an_event_a_line() -> None:
     assert len(trace["traceEvents"]) + 2 == len(text.splitlines())
 
 
+def test_whole_microseconds_are_whole_numbers() -> None:
+    text = report(flaky_and_limited())
+
+    assert '"ts": 500000, "dur": 2000000,' in text
+    assert '"ts": 499999.999}' in text
+
+
 def waits_of(results: RunResults) -> list[tuple[str, str, float, float]]:
     """Group, task, beginning and end of each span beside the lanes, in seconds."""
     events = events_of(results)
@@ -232,6 +240,15 @@ def test_a_wait_of_less_than_a_microsecond_is_none() -> None:
     record.started[0] += 2e-7
 
     assert ([], ["waiting"]) == (before, [wait[0] for wait in waits_of(results)])
+
+
+def test_a_moment_that_rounding_puts_before_the_beginning_is_the_beginning() -> None:
+    results = run_graph(registry_of("a"), seconds={"a": 1}, fail={"a": [1]})
+    [failure] = results._record.failures[0]
+    results._record.failures[0] = [replace(failure, started_at=-4e-9)]
+    [attempt] = of_phase(events_of(results), "X")
+
+    assert (0, 999_999.996) == (attempt["ts"], attempt["dur"])
 
 
 def registry_of(*names: str) -> TaskRegistry:

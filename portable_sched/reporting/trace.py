@@ -182,7 +182,7 @@ class _Trace:
                     kind=kind,
                     start=begin,
                     end=stop,
-                    goes_on=goes_on and stop == until,
+                    goes_on=goes_on,
                 )
             since = end
 

@@ -140,7 +140,7 @@ class Table {
     this.rows = this.sortedBy ? this.sorted(rows, this.sortedBy) : rows;
     for (const column of this.columns) {
       const direction = this.isDescending ? "descending" : "ascending";
-      column.head.setAttribute("aria-nothing", column === this.sortedBy ? direction : "none");
+      column.head.setAttribute("aria-sort", column === this.sortedBy ? direction : "none");
     }
     for (const [status, button] of this.buttons) {
       button.setAttribute("aria-pressed", this.statuses.has(status));
