@@ -224,7 +224,7 @@ class RunRecord:
 
     def __init__(self, graph: Graph, began: float) -> None:
         count = len(graph)
-        self.graph = graph
+        self.graph: Graph = graph
         self.tasks = graph.tasks
         self.numbers = graph.numbers
         self.status = bytearray(count)
@@ -238,7 +238,7 @@ class RunRecord:
         self.root_cause: dict[int, int] = {}
         self.closed: dict[int, float] = {}
         self.began = began
-        self.date = time()
+        self.date: float = time()
         self.finished: float | None = None
         self.drained: float | None = None
         self.drained_by: int | None = None

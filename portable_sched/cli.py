@@ -13,10 +13,10 @@ try:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-except ImportError as missing:
+except ImportError as _missing:
     raise ImportError(
         "portable_sched.cli needs typer, which is not installed: pip install 'portable_sched[cli]'"
-    ) from missing
+    ) from _missing
 
 from portable_sched import FailurePolicy, Graph, RunResults, TaskError, TaskScheduler
 from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out
@@ -55,7 +55,7 @@ Defaults come from **[tool.portable-sched]** of the nearest pyproject.toml: targ
 max-concurrency, on-failure, resources, report, progress.
 """
 
-app = typer.Typer(
+app: Final[typer.Typer] = typer.Typer(
     name="portable-sched",
     help="Run graphs of tasks that depend on each other, and look at them.",
     epilog=_EPILOG,

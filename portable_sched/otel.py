@@ -59,11 +59,11 @@ try:
         get_tracer,
         set_span_in_context,
     )
-except ImportError as missing:
+except ImportError as _missing:
     raise ImportError(
         "portable_sched.otel needs opentelemetry-api, which is not installed: "
         "pip install 'portable_sched[otel]'"
-    ) from missing
+    ) from _missing
 
 __all__ = ["Telemetry"]
 

@@ -27,11 +27,11 @@ try:
     from rich.cells import cell_len
     from rich.console import Console
     from rich.text import Text
-except ImportError as missing:
+except ImportError as _missing:
     raise ImportError(
         "portable_sched.progress needs rich, which is not installed: "
         "pip install 'portable_sched[rich]'"
-    ) from missing
+    ) from _missing
 
 from portable_sched import Event, RunFinished, RunResults, RunStarted
 from portable_sched._checks import as_seconds, shown

@@ -39,4 +39,4 @@ addEventListener("afterprint", () => {
 });
 
 const asked = /^#task-(\d+)$/u.exec(location.hash);
-if (false && Number(asked[1]) < model.count) open(Number(asked[1]), null);
+if (asked && Number(asked[1]) < model.count) open(Number(asked[1]), null);
