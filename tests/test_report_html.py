@@ -909,8 +909,10 @@ def test_hostile_names_are_shown_and_do_nothing(browser, registry) -> None:
     browser.show(page, height=1600)
     see_the_graph(browser)
     browser.click("#by-task")
+    tracebacks: list[str] = []
     for place in range(len(HOSTILE)):
         browser.run(f"document.querySelectorAll('#grid-body tr')[{place}].click()")
+        tracebacks += browser.texts(".attempt pre")
     browser.press("ESCAPE")
     browser.run("dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('afterprint'))")
     names = names_in_table(browser)
@@ -922,6 +924,8 @@ def test_hostile_names_are_shown_and_do_nothing(browser, registry) -> None:
     assert r"bell \u0007 null \u0000 escape \u001b[31m delete \u007f" in names
     assert r"right \u202e to left" in names
     assert "\u691c\u67fb \U0001f600" in names
+    assert tracebacks[1].endswith(f"ValueError: {HOSTILE[1]}")
+    assert r"ValueError: bell \u0007 null \u0000 escape \u001b[31m delete \u007f" in tracebacks[14]
     assert [] == browser.all("main script, main img, aside script, aside img")
     assert None is browser.run("return window.hurt ?? null")
     assert [] == browser.console()

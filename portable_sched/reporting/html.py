@@ -194,7 +194,7 @@ def _data(results: RunResults, heading: str) -> dict[str, Any]:
         ],
         "failures": [
             [number, [_failure(each, record, strings) for each in failures]]
-            for number, failures in record.failures.items()
+            for number, failures in sorted(record.failures.items())
         ],
         "explanations": _explanations(results),
         "strings": strings.all(),
