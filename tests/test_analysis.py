@@ -612,6 +612,20 @@ def test_a_task_that_was_not_started_is_led_back_to_the_root_cause(registry) -> 
     ) == str(told)
 
 
+def test_of_a_long_way_to_the_root_cause_both_ends_are_told(registry) -> None:
+    registry.task("t0")(failing)
+    for at in range(1, 20):
+        registry.task(f"t{at}", depends_on=[f"t{at - 1}"])(no_op)
+    told = explain(run_graph(registry), "t19")
+
+    assert tuple(f"t{at}" for at in range(19, -1, -1)) == told.chain
+    assert (
+        "'t19' was not started: it depends on 't18', which depends on 't17', which depends on "
+        "'t16', which depends on … 13 more …, which depends on 't2', which depends on 't1', which "
+        "depends on 't0', which failed: ValueError: no rows"
+    ) == str(told)
+
+
 def test_what_failed_by_itself_says_so(registry) -> None:
     registry.task("fetch", retries=2)(failing)
 

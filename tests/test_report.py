@@ -344,6 +344,20 @@ def test_it_says_why_a_task_did_not_run_and_where_the_time_went(verbose_report) 
     ] == where
 
 
+def test_of_many_tasks_that_did_not_run_the_first_are_explained() -> None:
+    registry = TaskRegistry()
+    registry.task("t0")(failing(LoadError("no table")))
+    for at in range(1, 103):
+
+        @registry.task(f"t{at}", depends_on=["t0"])
+        async def no_op() -> None: ...
+
+    lines = TaskScheduler(registry).report(run_graph(registry), verbose=True).splitlines()
+
+    assert 100 == sum(" was not started: it depends on 't0'" in line for line in lines)
+    assert "And 2 more were not started." in lines
+
+
 def test_an_exception_from_a_file_has_the_traceback_that_was_written() -> None:
     error = ValueError("x")
     error.recorded_traceback = "Traceback as it was\n"

@@ -12,6 +12,8 @@ from .tracebacks import traceback_of
 
 _HEADINGS = ("Task", "Status", "Attempts", "Duration", "Error")
 _RIGHT_ALIGNED = frozenset({2, 3})
+# The way to a root cause may be as long as the graph.
+_MOST_EXPLAINED = 100
 _UNPRINTABLE = frozenset({"Cc", "Cs"})
 
 
@@ -32,16 +34,25 @@ def report(results: RunResults, *, verbose: bool = False) -> str:
     lines = [*table, _summary(results)]
     if verbose:
         for result in results:
-            lines += _details(results, result)
+            lines += _attempts(results, result)
+        lines += _not_started(results)
         lines += ["", str(breakdown(results))]
     return "\n".join(lines)
 
 
-def _details(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
-    """The attempts of a task that failed, or why it did not run."""
-    if not result.attempts:
+def _not_started(results: RunResults) -> Iterator[str]:
+    """Why tasks did not run, the first hundred of them."""
+    names = [result.task_name for result in results if not result.attempts]
+    for name in names[:_MOST_EXPLAINED]:
         yield ""
-        yield f"{_one_line(str(explain(results, result.task_name)))}."
+        yield f"{_one_line(str(explain(results, name)))}."
+    if len(names) > _MOST_EXPLAINED:
+        yield ""
+        yield f"And {len(names) - _MOST_EXPLAINED} more were not started."
+
+
+def _attempts(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
+    """The attempts of a task that failed."""
     for failure in result.failures:
         began = failure.started_at - results.started_at
         next_one = f", the next one {in_seconds(failure.backoff)} later" if failure.backoff else ""
