@@ -10,8 +10,8 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _tasks       what a task is: `@task`, `TaskDef`, `TaskRegistry`
     _dataflow    what fills the parameters: results of other tasks, inputs of the run
     _sorting     the topological order of names
+    _formats     which formats there are of graphs and results
     _graph       what depends on what: validated, sorted, ranked
-    reporting    results to text, in one format or another
     _results     what came out: `TaskStatus`, `TaskResult`, `RunResults`
     _log         what is logged, which is little
     _events      what happened, as facts, and who is told
@@ -19,6 +19,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _resources   the same where tasks hold resources
     analysis     what results mean: where the time went, why a task waits, what a run would take
     _watch       the same where someone is watching
+    reporting    graphs and results as text, a module for each format
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it

@@ -14,6 +14,7 @@ from ._dataflow import (
     warn_of_misfits,
 )
 from ._errors import DependencyError, DuplicateTaskError, UnknownTargetError, nearest_names
+from ._formats import pictures_for_notebook
 from ._sorting import CLOSE, sorted_names
 from ._tasks import Priority, TaskDef
 
@@ -127,10 +128,7 @@ class Graph:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         """What a notebook shows: a picture, as SVG where Graphviz is there, and as Mermaid."""
-        from .reporting import in_notebook  # noqa: PLC0415 - for notebooks alone
-
-        bundle: dict[str, str] = in_notebook(self)
-        return bundle
+        return pictures_for_notebook(self)
 
     @property
     def order(self) -> list[str]:

@@ -14,8 +14,8 @@ import anyio
 
 from portable_sched import RunResults, RunStarted, TaskError, TaskScheduler, TaskStatus
 from portable_sched._backend import call_soon
+from portable_sched._formats import render
 from portable_sched._loading import UsageError
-from portable_sched.reporting import render
 
 COMPLETED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""

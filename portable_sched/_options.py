@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from portable_sched import TaskScheduler
+from portable_sched._formats import FORMATS, format_of
 from portable_sched._jobs import Report
 from portable_sched._loading import UsageError, loaded, names_a_place
 from portable_sched._settings import BACKENDS, project_settings
-from portable_sched.reporting import FORMATS, format_of
 
 
 def _task_names(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from ._checks import Demand
 from ._errors import DependencyFailedError, did_you_mean, error_text, nearest_names
+from ._formats import format_of, render, table_for_notebook
 from ._graph import Graph
 from ._tasks import TaskDef, definition_of
 
@@ -464,10 +465,7 @@ class RunResults(Sequence[TaskResult[Any]]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a table."""
-        from .reporting import in_notebook  # noqa: PLC0415 - for notebooks alone
-
-        table: str = in_notebook(self)
-        return table
+        return table_for_notebook(self)
 
     def save(
         self,
@@ -489,9 +487,6 @@ class RunResults(Sequence[TaskResult[Any]]):
         Returns:
             The path of the file.
         """
-        # Here, because a program that writes no report should not pay for importing one.
-        from .reporting import format_of, render  # noqa: PLC0415
-
         file = Path(path)
         text = render(self, format_of(file) if format is None else format, **options)
         # A name may be no text (a file name that is none); rather a mark in it than no report.

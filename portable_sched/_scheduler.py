@@ -15,6 +15,7 @@ from ._engine import Run
 from ._errors import ResourceError, nearest_names
 from ._events import Announcer, Observer, wanted_by
 from ._executors import Argument, Entry, entry_of, filled, with_results
+from ._formats import render
 from ._graph import Graph, distinct
 from ._hooks import AttemptHook, hooked
 from ._lifetimes import Lifetime
@@ -358,9 +359,6 @@ class TaskScheduler:
             TypeError: `results` is something else.
             ValueError: there is no such format.
         """
-        # Here, because a program that prints no report should not pay for importing one.
-        from .reporting import render  # noqa: PLC0415
-
         return render(self._results_of(results), format, **options)
 
     def explain(self, task: TaskLike) -> "Explanation":
@@ -375,7 +373,7 @@ class TaskScheduler:
             KeyError: the run has no task of that name.
             RuntimeError: nothing has been run yet.
         """
-        from .analysis.explanation import explain  # noqa: PLC0415 - as for reports
+        from .analysis.explanation import explain  # noqa: PLC0415 - who does not ask does not pay
 
         results = self.results
         (name,) = as_names("explain()", "task", [task])
@@ -394,7 +392,7 @@ class TaskScheduler:
         Raises:
             TypeError: `results` is something else.
         """
-        from .analysis.breakdown import breakdown  # noqa: PLC0415 - as for reports
+        from .analysis.breakdown import breakdown  # noqa: PLC0415 - who does not ask does not pay
 
         return breakdown(self._results_of(results))
 
@@ -429,7 +427,7 @@ class TaskScheduler:
                       3   10 s      10 s   3.0  <- more gains less than 5 %
         longest path 10 s, work of all tasks 30 s
         """
-        from .analysis.plan import planned, seconds_of  # noqa: PLC0415 - as for reports
+        from .analysis.plan import planned, seconds_of  # noqa: PLC0415 - who does not ask does not pay
 
         graph = self.graph
         if targets is not None:

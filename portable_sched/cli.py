@@ -19,6 +19,7 @@ except ImportError as _missing:
     ) from _missing
 
 from portable_sched import FailurePolicy, Graph, RunResults, TaskError, TaskScheduler
+from portable_sched._formats import GRAPH_FORMATS, drawn
 from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out
 from portable_sched._loading import UsageError, loaded
 from portable_sched._options import (
@@ -42,7 +43,6 @@ from portable_sched._options import (
 )
 from portable_sched._settings import POLICIES, project_settings
 from portable_sched.demo import SUMMARY, census
-from portable_sched.reporting import GRAPH_FORMATS, drawn
 from portable_sched.reporting.json import results_from_json
 
 _EPILOG: Final = """
