@@ -1,5 +1,6 @@
 """A run from the command line: carried out, interrupted by signals, and reported at its end."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ def carried_out(job: Job) -> tuple[int, RunResults | None]:
         begun.append(event.results)
 
     scheduler = job.scheduler.with_settings(observers=[_Noting(note), *_progress(job)])
-    interruption = _Interruption(scheduler)
+    interruption = _Interruption(scheduler, progress=job.progress)
     was_interrupted = False
     try:
         _run(job, scheduler, interruption)
@@ -93,19 +94,23 @@ def carried_out(job: Job) -> tuple[int, RunResults | None]:
 
 def write_reports(job: Job, results: RunResults) -> None:
     """Write what was asked for, and say which files were written."""
-    for report in job.reports:
+    failed: list[str] = []
+    # Files first: who reads what is printed may be gone (`| head`), and one report that cannot be
+    # written is not to cost the others.
+    for report in sorted(job.reports, key=lambda each: each.file is None):
         options = {"verbose": True} if job.verbose and report.format == "text" else {}
-        if report.file is None:
-            text = render(results, report.format, **options)
-            # A name may have what this terminal cannot write.
-            encoding = sys.stdout.encoding or "utf-8"
-            print(text.encode(encoding, "replace").decode(encoding))
-            continue
         try:
-            results.save(report.file, report.format, **options)
+            if report.file is not None:
+                results.save(report.file, report.format, **options)
+                print(f"wrote {report.file}", file=sys.stderr)
+            elif sys.stdout is not None:
+                print(render(results, report.format, **options), flush=True)
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise UsageError(f"The report cannot be written: {error}") from error
-        print(f"wrote {report.file}", file=sys.stderr)
+            failed.append(str(error))
+    if failed:
+        raise UsageError(f"The report cannot be written: {'; '.join(failed)}")
 
 
 class _Noting:
@@ -126,6 +131,8 @@ def _progress(job: Job) -> list[Callable[[Any], object]]:
     # Here, because rich takes its time to import.
     from portable_sched.progress import Progress  # noqa: PLC0415
 
+    if any(isinstance(one, Progress) for one in job.scheduler.observers):
+        return []
     return [Progress()]
 
 
@@ -162,14 +169,16 @@ class _Interruption:
 
     Args:
         scheduler: whose run it is.
+        progress: whether a live view may have hidden the cursor.
 
     Attributes:
         signals: how many have come.
         call_soon: how to have the event loop call something; None before it runs.
     """
 
-    def __init__(self, scheduler: TaskScheduler) -> None:
+    def __init__(self, scheduler: TaskScheduler, *, progress: bool = False) -> None:
         self._scheduler = scheduler
+        self._hides_cursor = progress and sys.stderr is not None and sys.stderr.isatty()
         self.signals = 0
         self.call_soon: Callable[[Callable[[], object]], object] | None = None
 
@@ -193,7 +202,10 @@ class _Interruption:
             self.call_soon(self._drain)
         else:
             self.call_soon(partial(self._cancel, first))
-            # A task that does not let itself be cancelled is not to keep the program for ever.
+            # A task that does not let itself be cancelled is not to keep the program for ever. What
+            # ends it then runs no clean-up, so the cursor, which the live view hid, comes back now.
+            if self._hides_cursor:
+                os.write(sys.stderr.fileno(), b"\x1b[?25h")
             signal.signal(number, signal.SIG_DFL)
 
     def _drain(self) -> None:

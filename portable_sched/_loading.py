@@ -5,9 +5,10 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from portable_sched import TaskDef, TaskRegistry, TaskScheduler, task
 from portable_sched._errors import TaskError, did_you_mean, error_text, nearest_names
@@ -23,6 +24,10 @@ class UsageError(Exception):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+# The names under which files were loaded: a file may be loaded again.
+_FILES: Final[set[str]] = set()
 
 
 def loaded(target: str) -> TaskScheduler:
@@ -81,6 +86,8 @@ def _is_file(place: str) -> bool:
 
 
 def _imported(place: str) -> ModuleType:
+    if not _is_file(place) and not all(part.isidentifier() for part in place.split(".")):
+        raise UsageError(f"Expected the name of a module, or a file that is there, got {place!r}.")
     try:
         return _from_file(Path(place)) if _is_file(place) else _from_module(place)
     except UsageError:
@@ -95,6 +102,20 @@ def _from_file(path: Path) -> ModuleType:
         nearest = nearest_names(path.name, [each.name for each in near.glob("*.py")])
         raise UsageError(f"No file {str(path)!r}.{did_you_mean(nearest)}")
     folder = str(path.resolve().parent)
+    package = _package_of(path.resolve())
+    if package is not None:
+        # As a part of its package, or its relative imports would fail.
+        root, name = package
+        if root not in sys.path:
+            sys.path.insert(0, root)
+        return importlib.import_module(name)
+    # It would take the place of `json` or `rich` for everybody, us included.
+    if path.stem in sys.modules and path.stem not in _FILES:
+        raise UsageError(
+            f"{path} has the name of a module that is in use, {path.stem!r}. Name the file "
+            "otherwise."
+        )
+    _FILES.add(path.stem)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     # Under its own name, or what it defines could not be sent to another process.
@@ -109,6 +130,16 @@ def _from_file(path: Path) -> ModuleType:
         del sys.modules[path.stem]
         raise
     return module
+
+
+def _package_of(path: Path) -> tuple[str, str] | None:
+    """The folder of the outermost package that a file is in, and its dotted name; None for none."""
+    names = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return (str(folder), ".".join(names)) if len(names) > 1 else None
 
 
 def _from_module(name: str) -> ModuleType:
@@ -141,7 +172,7 @@ def _broken(place: str, error: Exception) -> UsageError:
     if isinstance(error, SyntaxError):
         where = f"{error.filename or place}, line {error.lineno}"
         text = f"SyntaxError: {error.msg}"
-    else:
+    elif own:
         # Where the user's code called us, if it is one of our refusals.
         last = [at for at in own if not _is_ours(frames[at].filename)][-1:] or own[-1:]
         where = f"{frames[last[0]].filename}, line {frames[last[0]].lineno}"
@@ -215,6 +246,13 @@ def _as_scheduler(target: str, found: Any) -> TaskScheduler:
 
 
 def _called(target: str, function: Callable[..., Any]) -> Any:
+    try:
+        signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"Expected {target} to be a function without parameters that returns a registry, a "
+            f"scheduler or a list: {error}. To run one task, write its name after a space."
+        ) from error
     try:
         return function()
     except Exception as error:

@@ -490,6 +490,7 @@ class RunResults(Sequence[TaskResult[Any]]):
         file = Path(path)
         text = render(self, format_of(file) if format is None else format, **options)
         # A name may be no text (a file name that is none); rather a mark in it than no report.
+        text = text if text.endswith("\n") else f"{text}\n"
         file.write_text(text, "utf-8", errors="replace", newline="\n")
         return file
 

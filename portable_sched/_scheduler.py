@@ -110,6 +110,11 @@ class TaskScheduler:
         self._record: RunRecord | None = None
         self._runs: dict[Run, Event] = {}
 
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who is told of every event of a run."""
+        return self._observers
+
     def with_settings(
         self, *, observers: Iterable[Observer] = (), **changes: Any
     ) -> "TaskScheduler":

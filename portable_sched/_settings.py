@@ -55,7 +55,8 @@ def _read(file: Path) -> dict[str, Any]:
         table = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: {error}") from error
-    settings = table.get("tool", {}).get("portable-sched", {})
+    tool = table.get("tool", {})
+    settings = tool.get("portable-sched", {}) if isinstance(tool, dict) else {}
     if not isinstance(settings, dict):
         raise UsageError(f"{file}: expected [tool.portable-sched] to be a table.")
     for key, value in settings.items():

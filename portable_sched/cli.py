@@ -1,5 +1,6 @@
 """The command line: `portable-sched`, and `python -m portable_sched`."""
 
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ except ImportError as _missing:
     ) from _missing
 
 from portable_sched import FailurePolicy, Graph, RunResults, TaskError, TaskScheduler
+from portable_sched._errors import did_you_mean, nearest_names
 from portable_sched._formats import GRAPH_FORMATS, drawn
 from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out
 from portable_sched._loading import UsageError, loaded
@@ -42,6 +44,8 @@ from portable_sched._options import (
     with_seed,
 )
 from portable_sched._settings import POLICIES, project_settings
+from portable_sched.analysis.explanation import explain as explained
+from portable_sched.analysis.wording import both_ends, printable
 from portable_sched.demo import SUMMARY, census
 from portable_sched.reporting.json import results_from_json
 
@@ -54,6 +58,8 @@ All of them leave the reports of what was done.
 Defaults come from **[tool.portable-sched]** of the nearest pyproject.toml: target, backend,
 max-concurrency, on-failure, resources, report, progress.
 """
+
+_MOST_AT_AN_END: Final = 6
 
 app: Final[typer.Typer] = typer.Typer(
     name="portable-sched",
@@ -68,6 +74,10 @@ app: Final[typer.Typer] = typer.Typer(
 def command_line(arguments: Sequence[str]) -> int:
     """Carry out a command; the answer is its exit code."""
     code: object = WRONG_USE
+    # A name or a branch of a tree may have what this terminal cannot write.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(args=with_seed(arguments))
     except SystemExit as leaving:
@@ -267,9 +277,13 @@ def check(
     edges = sum(map(len, graph.dependencies))
     print(f"{_counted(len(graph), 'task')}, {_counted(edges, 'dependency', 'dependencies')}")
     if len(graph):
-        print(f"levels: {len(graph.levels())}; longest path: {' -> '.join(graph.critical_path())}")
+        path = both_ends(list(map(printable, graph.critical_path())), _MOST_AT_AN_END)
+        print(f"levels: {len(graph.levels())}; longest path: {' -> '.join(path)}")
+    names = [definition.name for definition in graph.tasks]
     for name, takers in graph.inputs.items():
-        print(f"input: {name}, of {', '.join(takers)}")
+        # A misspelt dependency looks like an input, which only a run can tell.
+        hint = did_you_mean(nearest_names(name, names))
+        print(f"input: {name}, of {printable(', '.join(takers))}{hint and f'.{hint}'}")
 
 
 @app.command(
@@ -306,8 +320,6 @@ def explain(
     ],
 ) -> None:
     """Say why a task of an earlier run did not run, or how it went."""
-    from portable_sched.analysis.explanation import explain as explained  # noqa: PLC0415 - its name is taken here
-
     read = _read_results(results)
     try:
         print(explained(read, task))
@@ -353,9 +365,7 @@ def _counted(count: int, one: str, many: str = "") -> str:
 
 def _plain(text: str) -> str:
     """Text that rich takes as it is, on one line."""
-    return escape(
-        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    )
+    return escape(printable(text))
 
 
 def _width_of(table: Table) -> int:

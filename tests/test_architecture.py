@@ -73,9 +73,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis.timeline", "reporting.tracebacks"),
     },
     "reporting.picture": {"_graph", "_results", "analysis.breakdown", "analysis.wording"},
-    "reporting.mermaid": {"_graph", "_results", "reporting.picture"},
-    "reporting.dot": {"_graph", "_results", "reporting.picture"},
-    "reporting.tree": {"_graph", "_results", "reporting.picture"},
+    "reporting.mermaid": {"_graph", "_results", "analysis.wording", "reporting.picture"},
+    "reporting.dot": {"_graph", "_results", "analysis.wording", "reporting.picture"},
+    "reporting.tree": {"_graph", "_results", "analysis.wording", "reporting.picture"},
     "reporting.notebook": {"_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"},
     "_scheduler": {
         *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_executors"),
@@ -99,8 +99,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_jobs": {"", "_backend", "_formats", "_loading", "progress"},
     "_options": {"", "_formats", "_jobs", "_loading", "_settings"},
     "cli": {
-        *("", "_formats", "_jobs", "_loading", "_options", "_settings", "analysis.explanation"),
-        *("demo", "reporting.json"),
+        *("", "_errors", "_formats", "_jobs", "_loading", "_options", "_settings"),
+        *("analysis.explanation", "analysis.wording", "demo", "reporting.json"),
     },
     "__main__": {"cli"},
     "otel": {"", "_errors"},

@@ -1,5 +1,7 @@
 """The command line: what it finds, prints and answers, and how it takes wrong use."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -338,6 +340,52 @@ def test_the_settings_of_a_scheduler_are_kept(write, say) -> None:
     assert "1 at once" in say("run", "pipeline.py").out
 
 
+def test_a_file_in_a_package_is_a_part_of_it(write, say, folder) -> None:
+    package = folder / "company" / "jobs"
+    package.mkdir(parents=True)
+    (folder / "company" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "rows.py").write_text("ROWS = [1, 2]\n")
+    (package / "nightly.py").write_text(
+        "from portable_sched import TaskRegistry\n"
+        "from .rows import ROWS\n"
+        "registry = TaskRegistry()\n"
+        "@registry.task\n"
+        "async def count() -> None:\n"
+        "    print(__name__, len(ROWS))\n"
+    )
+    path = str(Path("company", "jobs", "nightly.py"))
+
+    assert say("run", path).out.startswith("company.jobs.nightly 2\n")
+    assert 0 == say("run", "company.jobs.nightly").code
+    assert 0 == say("run", path).code
+
+
+def test_a_file_does_not_take_the_place_of_a_module_in_use(write, say) -> None:
+    write(json=SIMPLE)
+
+    assert (
+        "portable-sched: json.py has the name of a module that is in use, 'json'. Name the file "
+        "otherwise.\n"
+    ) == say("run", "json.py").err
+
+
+def test_a_schedulers_own_progress_is_enough(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskScheduler, task
+            from portable_sched.progress import Progress
+
+            @task
+            async def fetch() -> None: ...
+
+            scheduler = TaskScheduler(observers=[Progress()])
+        """
+    )
+
+    assert 1 == say("run", "pipeline.py", "--progress").err.count("Run finished")
+
+
 def test_what_a_file_defines_is_in_a_module_of_its_name(write, say) -> None:
     write(
         pipeline="""
@@ -372,6 +420,18 @@ REFUSED_PLACES = {
             "No module 'nowhere' in the current folder or installed, and no "
             "file of that name. Write a "
             "file with its suffix, as in pipeline.py."
+        ),
+    ),
+    "no name of a module": (
+        ["pipe line"],
+        "Expected the name of a module, or a file that is there, got 'pipe line'.",
+    ),
+    "a task": (
+        ["pipeline.py:load"],
+        (
+            "Expected pipeline.py:load to be a function without parameters that returns a "
+            "registry, a scheduler or a list: missing a required argument: 'fetch'. To run one "
+            "task, write its name after a space."
         ),
     ),
     "no tasks": (
@@ -572,6 +632,14 @@ def test_what_a_function_raises_that_should_make_tasks_is_told(write, say, folde
     ) == say("run", "pipeline.py:make").err
 
 
+def test_what_a_function_of_python_itself_raises_is_told(write, say) -> None:
+    write(pipeline="make = iter([]).__next__\n")
+
+    assert ("portable-sched: pipeline.py:make: StopIteration (--traceback shows where)\n") == say(
+        "run", "pipeline.py:make"
+    ).err
+
+
 # Reports
 
 
@@ -601,6 +669,35 @@ def test_a_report_that_cannot_be_written_is_told(write, say) -> None:
     assert 2 == said.code
     assert "portable-sched: The report cannot be written: " in said.err
     assert "COMPLETED" in said.out
+
+
+def test_one_that_cannot_be_written_does_not_cost_the_others(write, say, folder) -> None:
+    write(pipeline=SIMPLE)
+    said = say("run", "pipeline.py", "--report", "nowhere/run.html", "--report", "run.json")
+
+    assert 2 == said.code
+    assert "fetch" in (folder / "run.json").read_text()
+
+
+def test_who_reads_no_further_costs_no_file(write, folder, monkeypatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "closed")
+
+    write(pipeline=FAILING)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    arguments = ["run", "pipeline.py", "--report", "text", "--report", "run.json"]
+
+    assert 1 == command_line(arguments)
+    assert "fetch" in (folder / "run.json").read_text()
+
+
+def test_a_program_without_an_output_writes_its_files(write, folder, monkeypatch) -> None:
+    write(pipeline=FAILING)
+    monkeypatch.setattr(sys, "stdout", None)
+
+    assert 1 == command_line(["run", "pipeline.py", "--report", "run.json"])
+    assert "fetch" in (folder / "run.json").read_text()
 
 
 def test_a_name_that_the_terminal_cannot_write_is_marked(write, monkeypatch, tmp_path) -> None:
@@ -713,6 +810,39 @@ def test_a_graph_is_checked_without_being_run(write, say) -> None:
         "input: date, of fetch",
     ] == said.out.splitlines()
     assert ("", 0) == (said.err, said.code)
+
+
+def test_what_looks_like_a_misspelt_dependency_is_said(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import task
+
+            @task
+            async def fetch() -> int: ...
+
+            @task
+            async def load(fetsh: int) -> None: ...
+        """
+    )
+
+    assert "input: fetsh, of load. Did you mean 'fetch'?\n" in say("check", "pipeline.py").out
+
+
+def test_a_long_path_is_told_by_its_ends(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import task
+
+            for at in range(30):
+                @task(f"t{at}", depends_on=[f"t{at - 1}"] if at else [])
+                async def step() -> None: ...
+        """
+    )
+
+    assert (
+        "longest path: t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> … 18 more … -> t24 -> t25"
+        in say("check", "pipeline.py").out
+    )
 
 
 def test_types_that_do_not_fit_are_a_warning(write, say) -> None:
@@ -937,6 +1067,13 @@ def test_a_file_of_settings_that_is_none_is_refused(say, folder) -> None:
     assert (
         f"portable-sched: {file}: expected [tool.portable-sched] to be a table.\n" == say("run").err
     )
+
+
+def test_a_tool_that_is_no_table_settles_nothing(write, say, folder) -> None:
+    (folder / "pyproject.toml").write_text("tool = 3\n")
+    write(pipeline=SIMPLE)
+
+    assert 0 == say("run", "pipeline.py").code
 
 
 def test_a_pyproject_without_settings_settles_nothing(write, say, folder) -> None:

@@ -190,6 +190,21 @@ def test_with_progress_the_last_words_are_whole(start, backend) -> None:
     assert 130 == code
 
 
+def test_the_cursor_is_shown_before_a_third_signal_can_kill(monkeypatch, tmp_path) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with (tmp_path / "terminal").open("w") as terminal:
+        monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        interruption = _Interruption(TaskScheduler([]), progress=True)
+        interruption.call_soon = lambda function: function()
+        with interruption.handled():
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.SIG_DFL is signal.getsignal(signal.SIGTERM)
+
+    assert "\x1b[?25h" in (tmp_path / "terminal").read_text()
+    assert handler is signal.getsignal(signal.SIGTERM)
+
+
 def test_before_there_is_a_run_ctrl_c_means_what_it_always_means(monkeypatch) -> None:
     interruption = _Interruption(TaskScheduler([]))
     before = signal.getsignal(signal.SIGINT)

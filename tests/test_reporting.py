@@ -53,13 +53,14 @@ def test_a_file_has_the_format_that_its_name_says(results, tmp_path, name, suffi
     path = results.save(tmp_path / f"run{suffix}")
 
     assert tmp_path / f"run{suffix}" == path
-    assert render(results, name) == path.read_text("utf-8")
+    assert render(results, name).removesuffix("\n") == path.read_text("utf-8").removesuffix("\n")
+    assert path.read_bytes().endswith(b"\n")
 
 
 def test_a_file_of_any_name_can_have_any_format(results, tmp_path) -> None:
     path = results.save(str(tmp_path / "report"), format="text", verbose=True)
 
-    assert render(results, "text", verbose=True) == path.read_text("utf-8")
+    assert f"{render(results, 'text', verbose=True)}\n" == path.read_text("utf-8")
 
 
 def test_a_file_is_replaced(results, tmp_path) -> None:
@@ -67,7 +68,7 @@ def test_a_file_is_replaced(results, tmp_path) -> None:
     path.write_text("something longer than the report" * 100)
     results.save(path)
 
-    assert render(results) == path.read_text("utf-8")
+    assert f"{render(results)}\n" == path.read_text("utf-8")
 
 
 def test_a_name_that_is_no_text_is_marked_and_the_report_written(tmp_path) -> None:

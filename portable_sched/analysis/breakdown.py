@@ -13,7 +13,7 @@ from portable_sched._results import RunRecord, RunResults
 
 from .plan import longest_path
 from .timeline import AttemptSpan, attempt_spans, last_moment, ready_at
-from .wording import in_seconds, resource_text
+from .wording import both_ends, in_seconds, resource_text
 
 _SLOT: Final = "\0slot"
 """The slots of a run as if they were one more resource; no user can give this name."""
@@ -463,7 +463,4 @@ def _chain_text(chain: Sequence[ChainLink]) -> str:
         }.get(link.reason, " → ")
         name = f"{link.task_name} ({in_seconds(link.end - link.start)})"
         said.append(f"{joined if at else ''}{name}")
-    if len(said) > 2 * _SHOWN:
-        left = len(said) - 2 * _SHOWN
-        said[_SHOWN:-_SHOWN] = [f" → … {left} more …"]
-    return "".join(said) or "no task ran"
+    return "".join(both_ends(said, _SHOWN, " → … {} more …")) or "no task ran"

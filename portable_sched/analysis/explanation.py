@@ -16,7 +16,7 @@ from portable_sched._results import (
 )
 
 from .timeline import is_in_function, last_moment, over_at, ready_at
-from .wording import in_seconds, listed, resource_text
+from .wording import both_ends, in_seconds, listed, resource_text
 
 _SHOWN = 3
 """Tasks at each end of a long way to a root cause that are named."""
@@ -194,7 +194,7 @@ def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa:
     error = error_text(record.failures[root][-1].exception)
     names = [record.tasks[one].name for one in chain]
     if len(chain) > 1:
-        way = ", which depends on ".join(_ends(names[1:]))
+        way = ", which depends on ".join(both_ends(list(map(repr, names[1:])), _SHOWN))
         text = f"{names[0]!r} was not started: it depends on {way}, which failed: {error}"
         return _said(record, number, chain=tuple(names), text=text)
     if number in record.closed and record.ended[number] < record.closed[number]:
@@ -205,15 +205,6 @@ def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa:
         text = f"{names[0]!r} failed at attempt {attempt} of {retries}: {error}"
     since = _ready_since(record, number)
     return _said(record, number, ready_since=since, chain=tuple(names), text=text)
-
-
-def _ends(names: list[str]) -> list[str]:
-    """Names in quotes; of many the first and the last few."""
-    shown = list(map(repr, names))
-    if len(shown) > 2 * _SHOWN + 1:
-        left = len(shown) - 2 * _SHOWN
-        shown[_SHOWN:-_SHOWN] = [f"… {left} more …"]
-    return shown
 
 
 def _cancelled(record: RunRecord, number: int, now: float) -> Explanation:  # noqa: ARG001 - one shape for all

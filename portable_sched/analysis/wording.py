@@ -29,6 +29,19 @@ def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
     return f"{shown} and {left} more" if left > 0 else shown
 
 
+def both_ends(parts: Sequence[str], most: int, left_out: str = "… {} more …") -> list[str]:
+    """All parts, or of many so many at each end, and how many there are between them."""
+    left = len(parts) - 2 * most
+    if left <= 0:
+        return list(parts)
+    return [*parts[:most], left_out.format(left), *parts[-most:]]
+
+
+def printable(text: str) -> str:
+    """Text on one line which tells a terminal nothing: what cannot be printed is marked."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def resource_text(resource: str) -> str:
     """A resource as a sentence has it; the one without a name is the threads of the run."""
     return f"`{resource}`" if resource else "a thread"

@@ -5,6 +5,7 @@ from shutil import which
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults, TaskStatus
+from portable_sched.analysis.wording import printable
 
 from .picture import edges_of, path_of, task_label
 
@@ -98,5 +99,4 @@ def svg(graph: Graph, results: RunResults | None = None) -> str:
 def _escaped(text: str) -> str:
     """Text within the quotes of a label."""
     # A backslash begins an escape, `&` an entity of HTML; control characters cannot be drawn.
-    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    return shown.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")

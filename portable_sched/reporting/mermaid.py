@@ -4,6 +4,7 @@ from string import ascii_letters, digits
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults, TaskStatus
+from portable_sched.analysis.wording import printable
 
 from .picture import edges_of, path_of, task_label
 
@@ -75,5 +76,4 @@ def _coloured(results: RunResults) -> list[str]:
 
 def _escaped(text: str) -> str:
     # What cannot be shown, lone surrogates of file names among it, is marked.
-    shown = (one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    return "".join(one if one in _PLAIN else f"#{ord(one)};" for one in shown)
+    return "".join(one if one in _PLAIN else f"#{ord(one)};" for one in printable(text))

@@ -2,6 +2,7 @@
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults
+from portable_sched.analysis.wording import printable
 
 from .picture import task_label
 
@@ -38,7 +39,7 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
         if level > _DEEPEST:
             branch = f"{'   ' * _DEEPEST}[{level}] "
         again = number in seen and bool(graph.waits_for(number))
-        label = ": ".join(_one_line(part) for part in task_label(graph, number, results))
+        label = ": ".join(printable(part) for part in task_label(graph, number, results))
         lines.append(f"{branch}{label}{remark}{_SEEN if again else ''}")
         if number in seen:
             continue
@@ -57,7 +58,3 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
             for at, one in reversed(list(enumerate(earlier)))
         ]
     return "\n".join(lines)
-
-
-def _one_line(text: str) -> str:
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
