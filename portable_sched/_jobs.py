@@ -13,15 +13,25 @@ from typing import Any, Final
 
 import anyio
 
-from portable_sched import RunResults, RunStarted, TaskError, TaskScheduler, TaskStatus
+from portable_sched import (
+    ParameterError,
+    ResourceError,
+    RunResults,
+    RunStarted,
+    TaskError,
+    TaskScheduler,
+    TaskStatus,
+)
 from portable_sched._backend import call_soon
 from portable_sched._formats import render
 from portable_sched._loading import UsageError
+from portable_sched.analysis.wording import printable
 
 COMPLETED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-_MOST_EXPLAINED: Final = 8
+# What waits is told of in a few lines: it is about to be cancelled.
+_MOST_EXPLAINED: Final = {TaskStatus.RUNNING: 8, TaskStatus.PENDING: 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +72,16 @@ class Job:
     progress: bool
     reports: Sequence[Report]
     verbose: bool
+
+
+def refused(error: TaskError) -> UsageError:
+    """What the library refuses, with what to write on a command line."""
+    hint = ""
+    if isinstance(error, ParameterError):
+        hint = " Here an input is --input NAME=TEXT."
+    elif isinstance(error, ResourceError):
+        hint = " Here that is --resource NAME=UNITS."
+    return UsageError(f"{error}{hint}")
 
 
 def carried_out(job: Job) -> tuple[int, RunResults | None]:
@@ -152,7 +172,7 @@ def _run(job: Job, scheduler: TaskScheduler, interruption: "_Interruption") -> N
         try:
             anyio.run(main, backend=backend, backend_options=options)
         except TaskError as error:
-            raise UsageError(str(error)) from error
+            raise refused(error) from error
         except (ImportError, LookupError) as error:
             # Of anyio, which looks for its backend; what a task raises stays in its result.
             raise UsageError(
@@ -226,12 +246,12 @@ class _Interruption:
         by_status: dict[TaskStatus, list[str]] = {}
         for name, status in self._scheduler.status_snapshot():
             by_status.setdefault(status, []).append(name)
-        for status in (TaskStatus.RUNNING, TaskStatus.PENDING):
+        for status, most in _MOST_EXPLAINED.items():
             names = by_status.get(status, [])
-            for name in names[:_MOST_EXPLAINED]:
-                self._say(f"  {self._scheduler.explain(name)}")
-            if len(names) > _MOST_EXPLAINED:
-                self._say(f"  and {len(names) - _MOST_EXPLAINED} more {status.name}")
+            for name in names[:most]:
+                self._say(f"  {printable(str(self._scheduler.explain(name)))}")
+            if len(names) > most:
+                self._say(f"  and {len(names) - most} more {status.name}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

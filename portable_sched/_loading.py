@@ -110,7 +110,7 @@ def _from_file(path: Path) -> ModuleType:
             sys.path.insert(0, root)
         return importlib.import_module(name)
     # It would take the place of `json` or `rich` for everybody, us included.
-    if path.stem in sys.modules and path.stem not in _FILES:
+    if path.stem in sys.modules and path.stem not in {*_FILES, "__main__"}:
         raise UsageError(
             f"{path} has the name of a module that is in use, {path.stem!r}. Name the file "
             "otherwise."
@@ -134,12 +134,13 @@ def _from_file(path: Path) -> ModuleType:
 
 def _package_of(path: Path) -> tuple[str, str] | None:
     """The folder of the outermost package that a file is in, and its dotted name; None for none."""
-    names = [path.stem]
+    # A package itself is what its __init__.py is: under that name it would run twice.
+    names = [] if path.stem == "__init__" else [path.stem]
     folder = path.parent
     while (folder / "__init__.py").is_file():
         names.insert(0, folder.name)
         folder = folder.parent
-    return (str(folder), ".".join(names)) if len(names) > 1 else None
+    return (str(folder), ".".join(names)) if folder != path.parent else None
 
 
 def _from_module(name: str) -> ModuleType:

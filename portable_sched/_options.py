@@ -185,16 +185,24 @@ def _as_report(text: str) -> Report:
     if name in FORMATS:
         if equals and not file:
             raise UsageError(f"Expected the name of a file after --report {name}=, got none.")
-        return Report(format=name, file=Path(file) if file else None)
+        return Report(format=name, file=_as_file(file) if file else None)
     if equals:
         raise UsageError(f"Expected --report to be one of {', '.join(FORMATS)}, got {name!r}.")
     try:
-        return Report(format=format_of(Path(text)), file=Path(text))
+        return Report(format=format_of(Path(text)), file=_as_file(text))
     except ValueError:
         raise UsageError(
             f"Expected --report to be one of {', '.join(FORMATS)}, or a file name that ends in one "
             f"of {', '.join(FORMATS.values())}, got {text!r}."
         ) from None
+
+
+def _as_file(name: str) -> Path:
+    """A file to be written at the end of a run: better refused now than then."""
+    file = Path(name)
+    if not file.parent.is_dir():
+        raise UsageError(f"Expected a file in a folder that is there after --report, got {name!r}.")
+    return file
 
 
 def as_limits(text: str) -> list[int | None]:

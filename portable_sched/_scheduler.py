@@ -413,7 +413,7 @@ class TaskScheduler:
         Args:
             max_concurrency: the limits to try.
             seconds: the results of an earlier run, or seconds by task name. Of the other tasks the
-                `estimate` counts, and one second where there is none.
+                `estimate` counts, else the average of what is known, else one second.
             targets: as for `run()`.
 
         Raises:

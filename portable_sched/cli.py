@@ -19,10 +19,17 @@ except ImportError as _missing:
         "portable_sched.cli needs typer, which is not installed: pip install 'portable_sched[cli]'"
     ) from _missing
 
-from portable_sched import FailurePolicy, Graph, RunResults, TaskError, TaskScheduler
+from portable_sched import (
+    FailurePolicy,
+    Graph,
+    ResultTypeWarning,
+    RunResults,
+    TaskError,
+    TaskScheduler,
+)
 from portable_sched._errors import did_you_mean, nearest_names
 from portable_sched._formats import GRAPH_FORMATS, drawn
-from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out
+from portable_sched._jobs import COMPLETED, FAILED, WRONG_USE, Job, carried_out, refused
 from portable_sched._loading import UsageError, loaded
 from portable_sched._options import (
     Backend,
@@ -53,12 +60,13 @@ _EPILOG: Final = """
 **Exit codes**: 0 all tasks completed, 1 a task failed or was not run, 2 wrong use, 130 interrupted.
 
 **Ctrl-C** once lets what is running end and starts nothing new, twice cancels it; SIGTERM cancels.
-All of them leave the reports of what was done.
+Both leave the reports of what was done. One more ends the program as it stands.
 
 Defaults come from **[tool.portable-sched]** of the nearest pyproject.toml: target, backend,
 max-concurrency, on-failure, resources, report, progress.
 """
 
+_HEADINGS: Final[tuple[str, ...]] = ("Task", "Priority", "Attempts", "Depends on", "What it does")
 _MOST_AT_AN_END: Final = 6
 
 app: Final[typer.Typer] = typer.Typer(
@@ -154,6 +162,7 @@ def run(
     scheduler = with_limits(loaded(where), settings, max_concurrency, resources)
     if on_failure or "on-failure" in settings:
         scheduler = scheduler.with_settings(on_failure=FailurePolicy[policy.upper()])
+    _graph_of(scheduler, names)
     job = Job(
         scheduler=scheduler,
         targets=names,
@@ -240,20 +249,20 @@ def list_tasks(
     """List the tasks with priority, attempts, dependencies and what their docstrings say."""
     where, _ = place_and_targets(place, None, project_settings(Path.cwd()))
     graph = _graph_of(loaded(where), None)
-    table = Table(
-        "Task", "Priority", "Attempts", "Depends on", "What it does", box=None, pad_edge=False
-    )
+    rows = [_HEADINGS]
     for number, definition in enumerate(graph.tasks):
         doc = (definition.function.__doc__ or "").strip().splitlines()
         needs = [graph.tasks[one].name for one in graph.dependencies[number]]
         needs += [f"{name} (after)" for name in definition.after]
-        table.add_row(
-            *map(_plain, (definition.name, definition.priority.name, str(definition.retries))),
-            *map(_plain, (", ".join(needs), doc[0] if doc else "")),
-        )
-    # As wide as it takes where no terminal sets the width: for `grep`.
-    console = Console(width=None if sys.stdout.isatty() else _width_of(table))
-    console.print(table)
+        cells = (definition.name, definition.priority.name, str(definition.retries))
+        rows.append(tuple(map(printable, (*cells, ", ".join(needs), doc[0] if doc else ""))))
+    if sys.stdout.isatty():
+        _print_to_fit(rows)
+        return
+    # As wide as it takes, for `grep`.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 @app.command()
@@ -269,11 +278,7 @@ def check(
     settings = project_settings(Path.cwd())
     where, names = place_and_targets(place, targets, settings)
     scheduler = with_limits(loaded(where), settings, max_concurrency, resources)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        graph = _graph_of(scheduler, names)
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+    graph = _graph_of(scheduler, names)
     edges = sum(map(len, graph.dependencies))
     print(f"{_counted(len(graph), 'task')}, {_counted(edges, 'dependency', 'dependencies')}")
     if len(graph):
@@ -322,7 +327,7 @@ def explain(
     """Say why a task of an earlier run did not run, or how it went."""
     read = _read_results(results)
     try:
-        print(explained(read, task))
+        print(printable(str(explained(read, task))))
     except KeyError as error:
         raise UsageError(f"{results}: {error.args[0]}") from error
 
@@ -335,8 +340,14 @@ def _read_results(file: Path) -> RunResults:
 
 
 def _graph_of(scheduler: TaskScheduler, targets: Sequence[str] | None) -> Graph:
-    with _refusals():
-        return scheduler.graph if targets is None else scheduler.graph.subset(targets)
+    """The graph that a command is about; what looks wrong in it is told once."""
+    with warnings.catch_warnings(record=True) as caught, _refusals():
+        warnings.simplefilter("always")
+        graph = scheduler.graph if targets is None else scheduler.graph.subset(targets)
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"warning: {text}", file=sys.stderr)
+    warnings.simplefilter("ignore", ResultTypeWarning)
+    return graph
 
 
 @contextmanager
@@ -345,7 +356,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except TaskError as error:
-        raise UsageError(str(error)) from error
+        raise refused(error) from error
 
 
 def _totals(results: RunResults) -> str:
@@ -363,11 +374,9 @@ def _counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
-def _plain(text: str) -> str:
-    """Text that rich takes as it is, on one line."""
-    return escape(printable(text))
-
-
-def _width_of(table: Table) -> int:
-    wide = Console(width=100_000)
-    return wide.measure(table).maximum
+def _print_to_fit(rows: Sequence[Sequence[str]]) -> None:
+    """A table, its first row the headings, whose columns are folded to fit the terminal."""
+    table = Table(*map(escape, rows[0]), box=None, pad_edge=False)
+    for row in rows[1:]:
+        table.add_row(*map(escape, row))
+    Console().print(table)

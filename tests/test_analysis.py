@@ -935,11 +935,11 @@ def test_a_plan_is_a_table(registry) -> None:
     chained(registry, b="a")
 
     assert [
-        "max_concurrency  takes  at least  busy",
-        "              1   91 s      91 s   1.0  <- more gains less than 5 %",
-        "           none   91 s      91 s   1.0",
-        "longest path 91 s, work of all tasks 91 s",
-        "counted as one second, for want of an estimate: 'b'",
+        "max_concurrency      takes   at least  busy",
+        "              1  3 min 0 s  3 min 0 s   1.0  <- more gains less than 5 %",
+        "           none  3 min 0 s  3 min 0 s   1.0",
+        "longest path 3 min 0 s, work of all tasks 3 min 0 s",
+        "counted as 90 s each, for want of an estimate: 'b'",
     ] == str(TaskScheduler(registry).plan([1, None])).splitlines()
 
 
@@ -959,7 +959,8 @@ def test_a_plan_takes_seconds_by_name_and_targets(registry) -> None:
     chained(registry, a="", b="a", c="")
     plan = TaskScheduler(registry).plan(None, seconds={"a": 2.5}, targets=["b"])
 
-    assert [(None, 3.5)] == [(run.max_concurrency, run.makespan) for run in plan.runs]
+    # What nobody knows counts as the average of what is known.
+    assert [(None, 5)] == [(run.max_concurrency, run.makespan) for run in plan.runs]
     assert (("b",), None) == (plan.unknown, plan.knee)
 
 
@@ -1138,6 +1139,38 @@ def test_what_is_left_of_what_never_fails_is_what_it_takes(graph, moment) -> Non
         assert expected is not None
         # A task that keeps a resource for itself after it was passed over is not known to do so.
         assert expected <= results.wall_time - at + sum(seconds.values()) / 2 + 1e-9
+
+
+def test_a_notebook_shows_answers_by_their_text(registry) -> None:
+    chained(registry, a="", b="a")
+    results = run_graph(registry)
+    told: list[str] = []
+
+    class Printer:
+        def text(self, text: str) -> None:
+            told.append(text)
+
+    answers = [explain(results, "b"), breakdown(results), TaskScheduler(registry).plan(1)]
+    for answer in answers:
+        answer._repr_pretty_(Printer(), False)  # noqa: FBT003 - as IPython calls it
+
+    assert list(map(str, answers)) == told
+
+
+def test_names_tell_a_terminal_nothing_in_a_chain(registry) -> None:
+    chained(registry, **{"a\x1b[2J": ""})
+
+    assert "a�[2J (0 s)" in str(breakdown(run_graph(registry)))
+
+
+def test_without_a_limit_nobody_waits_for_a_slot(registry) -> None:
+    registry.task("a")(taking(1))
+    state = RunState(TaskScheduler(registry).graph, 0.0)
+    state.take(2.0)
+    state.completed(0, None, 3.0)
+    state.finish(3.0)
+
+    assert "2.0 s waiting to be started" in str(breakdown(RunResults(state.record)))
 
 
 # Words

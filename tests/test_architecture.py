@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {""},
     "_loading": {"", "_errors"},
     "_settings": {"_errors", "_loading"},
-    "_jobs": {"", "_backend", "_formats", "_loading", "progress"},
+    "_jobs": {"", "_backend", "_formats", "_loading", "analysis.wording", "progress"},
     "_options": {"", "_formats", "_jobs", "_loading", "_settings"},
     "cli": {
         *("", "_errors", "_formats", "_jobs", "_loading", "_options", "_settings"),

@@ -359,6 +359,8 @@ def test_a_file_in_a_package_is_a_part_of_it(write, say, folder) -> None:
     assert say("run", path).out.startswith("company.jobs.nightly 2\n")
     assert 0 == say("run", "company.jobs.nightly").code
     assert 0 == say("run", path).code
+    assert "Expected tasks" in say("run", str(Path("company", "jobs", "__init__.py"))).err
+    assert "company.jobs" in sys.modules
 
 
 def test_a_file_does_not_take_the_place_of_a_module_in_use(write, say) -> None:
@@ -519,6 +521,10 @@ REFUSED_PLACES = {
         ["pipeline.py", "--report=html="],
         "Expected the name of a file after --report html=, got none.",
     ),
+    "a file in no folder": (
+        ["pipeline.py", "--report=nowhere/run.html"],
+        "Expected a file in a folder that is there after --report, got 'nowhere/run.html'.",
+    ),
     "two reports to be printed": (
         ["pipeline.py", "--report=json", "--report=html"],
         (
@@ -664,7 +670,7 @@ def test_another_report_can_be_printed_instead(write, say) -> None:
 
 def test_a_report_that_cannot_be_written_is_told(write, say) -> None:
     write(pipeline=SIMPLE)
-    said = say("run", "pipeline.py", "--report", "nowhere/run.html")
+    said = say("run", "pipeline.py", "--report", "html=.")
 
     assert 2 == said.code
     assert "portable-sched: The report cannot be written: " in said.err
@@ -673,7 +679,7 @@ def test_a_report_that_cannot_be_written_is_told(write, say) -> None:
 
 def test_one_that_cannot_be_written_does_not_cost_the_others(write, say, folder) -> None:
     write(pipeline=SIMPLE)
-    said = say("run", "pipeline.py", "--report", "nowhere/run.html", "--report", "run.json")
+    said = say("run", "pipeline.py", "--report", "html=.", "--report", "run.json")
 
     assert 2 == said.code
     assert "fetch" in (folder / "run.json").read_text()
@@ -810,6 +816,32 @@ def test_a_graph_is_checked_without_being_run(write, say) -> None:
         "input: date, of fetch",
     ] == said.out.splitlines()
     assert ("", 0) == (said.err, said.code)
+
+
+def test_what_is_missing_is_said_as_the_command_line_has_it(write, say) -> None:
+    write(pipeline=PIPELINE, other=FAILING.replace("@task", '@task(resources=["gpu"])'))
+
+    assert say("run", "pipeline.py").err.endswith(" Here an input is --input NAME=TEXT.\n")
+    clear_registry()
+    assert say("run", "other.py").err.endswith(" Here that is --resource NAME=UNITS.\n")
+
+
+def test_types_that_do_not_fit_are_told_once_and_the_run_goes_on(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import task
+
+            @task
+            async def fetch() -> int: ...
+
+            @task
+            async def load(fetch: str) -> None: ...
+        """
+    )
+    said = say("run", "pipeline.py", "load")
+
+    assert 1 == said.err.count("warning: ") == len(said.err.splitlines())
+    assert 0 == said.code
 
 
 def test_what_looks_like_a_misspelt_dependency_is_said(write, say) -> None:

@@ -13,7 +13,7 @@ from portable_sched._results import RunRecord, RunResults
 
 from .plan import longest_path
 from .timeline import AttemptSpan, attempt_spans, last_moment, ready_at
-from .wording import both_ends, in_seconds, resource_text
+from .wording import Told, both_ends, in_seconds, printable, resource_text
 
 _SLOT: Final = "\0slot"
 """The slots of a run as if they were one more resource; no user can give this name."""
@@ -74,7 +74,7 @@ class ChainLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+class Advice(Told):
     """What would have made the run shorter, and by how much at most.
 
     Attributes:
@@ -97,7 +97,7 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Breakdown:
+class Breakdown(Told):
     """Where the time of a run went.
 
     Attributes:
@@ -106,12 +106,14 @@ class Breakdown:
         chain: the tasks that set the wall time, first to last: each started when the one before it
             had made room for it.
         advice: what would have helped most; None where no limit was in the way.
+        max_concurrency: how many slots there were; None for one for each task.
     """
 
     wall_time: float
     tasks: tuple[TaskTime, ...]
     chain: tuple[ChainLink, ...]
     advice: Advice | None
+    max_concurrency: int | None
 
     def __str__(self) -> str:
         """A few lines of text: the chain, the sums of waiting, the advice."""
@@ -121,7 +123,8 @@ class Breakdown:
             for resource, seconds in task.resources.items():
                 what = f"waiting for {resource_text(resource)}"
                 sums[what] = sums.get(what, 0.0) + seconds
-        sums["waiting for a slot"] = sum(task.slot for task in self.tasks)
+        what = "waiting to be started" if self.max_concurrency is None else "waiting for a slot"
+        sums[what] = sum(task.slot for task in self.tasks)
         sums["in backoff"] = sum(task.backoff for task in self.tasks)
         said = [f"{in_seconds(each)} {what}" for what, each in sums.items() if each >= 0.001]  # noqa: PLR2004 - what is not shown as 0 s
         lines.append(f"All tasks together: {', '.join(said) or 'no time'}.")
@@ -162,6 +165,7 @@ def breakdown(results: RunResults) -> Breakdown:
         tasks=tuple(run.task_times()),
         chain=tuple(run.chain()),
         advice=run.advice(),
+        max_concurrency=record.limit,
     )
 
 
@@ -461,6 +465,6 @@ def _chain_text(chain: Sequence[ChainLink]) -> str:
             "resource": f", then {resource_text(link.resource)} was free: ",
             "slot": ", then a slot was free: ",
         }.get(link.reason, " → ")
-        name = f"{link.task_name} ({in_seconds(link.end - link.start)})"
+        name = f"{printable(link.task_name)} ({in_seconds(link.end - link.start)})"
         said.append(f"{joined if at else ''}{name}")
     return "".join(both_ends(said, _SHOWN, " → … {} more …")) or "no task ran"

@@ -16,7 +16,7 @@ from portable_sched._results import (
 )
 
 from .timeline import is_in_function, last_moment, over_at, ready_at
-from .wording import both_ends, in_seconds, listed, resource_text
+from .wording import Told, both_ends, in_seconds, listed, resource_text
 
 _SHOWN = 3
 """Tasks at each end of a long way to a root cause that are named."""
@@ -40,7 +40,7 @@ class Shortage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Told):
     """Why a task waits, or why it did not run, or what it is doing. `str()` makes a sentence.
 
     Attributes:

@@ -12,7 +12,7 @@ from portable_sched._results import COMPLETED, PENDING, RUNNING, RunRecord, RunR
 from portable_sched._state import NOTHING, RunState
 
 from .timeline import attempt_spans, is_in_function
-from .wording import in_seconds, listed
+from .wording import Told, in_seconds, listed
 
 _NEAR_THE_BEST = 1.05
 
@@ -36,7 +36,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Told):
     """What a graph takes at several limits. `str()` makes a table.
 
     Attributes:
@@ -44,7 +44,9 @@ class Plan:
         critical_path: seconds along the longest path: no limit makes it shorter.
         work: seconds of all tasks together.
         knee: the first of the limits, from low to high, that is within 5 % of the best.
-        unknown: tasks of which nobody knows the seconds: each counts as one second.
+        unknown: tasks of which nobody knows the seconds: each counts as what the others take on
+            average, and as one second where nobody knows anything.
+        guess: the seconds that each of those counts as.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -52,6 +54,7 @@ class Plan:
     work: float
     knee: int | None
     unknown: tuple[str, ...]
+    guess: float
 
     def __str__(self) -> str:
         """A line for each limit, and what the lines have in common."""
@@ -70,7 +73,8 @@ class Plan:
             f"{in_seconds(self.work)}"
         )
         if self.unknown:
-            lines.append(f"counted as one second, for want of an estimate: {listed(self.unknown)}")
+            each = in_seconds(self.guess)
+            lines.append(f"counted as {each} each, for want of an estimate: {listed(self.unknown)}")
         return "\n".join(lines)
 
     def _is_knee(self, run: PlannedRun) -> bool:
@@ -92,15 +96,16 @@ def planned(
         graph: what is to run.
         limits: values of `max_concurrency`.
         capacity: units that there are of each resource.
-        seconds: what tasks take, by name; for the others their estimate counts, or one second.
+        seconds: what tasks take, by name; for the others their estimate counts, else the average of
+            what is known, else one second.
     """
-    own: list[float] = []
-    unknown: list[str] = []
-    for definition in graph.tasks:
-        known = seconds.get(definition.name, definition.estimate)
-        if known is None:
-            unknown.append(definition.name)
-        own.append(1.0 if known is None else known)
+    given = [seconds.get(definition.name, definition.estimate) for definition in graph.tasks]
+    known = [each for each in given if each is not None]
+    guess = sum(known) / len(known) if known else 1.0
+    own = [guess if each is None else each for each in given]
+    unknown = [
+        definition.name for definition, each in zip(graph.tasks, given, strict=True) if each is None
+    ]
     critical_path = longest_path(graph, own)
     work = sum(own)
     runs = []
@@ -119,6 +124,7 @@ def planned(
         work=work,
         knee=_knee(runs),
         unknown=tuple(unknown),
+        guess=guess,
     )
 
 

@@ -1,8 +1,18 @@
 """Seconds and names as sentences have them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 _MOST_NAMES = 5
+
+
+class Told:
+    """What a notebook shows by its text."""
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, _: object) -> None:
+        printer.text(str(self))
 
 
 def in_seconds(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from portable_sched._results import RunResults, TaskResult
 from portable_sched.analysis.breakdown import breakdown
 from portable_sched.analysis.explanation import explain
-from portable_sched.analysis.wording import in_seconds
+from portable_sched.analysis.wording import in_seconds, printable
 
 from .tracebacks import traceback_of
 
@@ -61,7 +61,8 @@ def _attempts(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
             f"{_one_line(result.task_name)}, attempt {failure.attempt}: began after "
             f"{in_seconds(began)}, took {in_seconds(failure.duration)}{next_one}"
         )
-        yield from (f"    {line}" for line in traceback_of(failure.exception).splitlines())
+        for line in traceback_of(failure.exception).splitlines():
+            yield f"    {printable(line.expandtabs(4))}"
 
 
 def _row(result: TaskResult[object]) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 // Network simplex is the best of dagre's rankers, and the first to become slow; see README.md.
 const MOST_FOR_SIMPLEX = 250;
 const MOST_FOR_DAGRE = 1000;
+// A row of more boxes than this is a thread on the screen: squares can be folded.
+const MOST_IN_A_LEVEL = 60;
 const NODE_HEIGHT = 38;
 const SQUARE = 14;
 const MOST_GRAPH_HEIGHT = 640;
@@ -44,7 +46,8 @@ class GraphView {
     if (this.layout) return;
     const { model } = this;
     const edges = model.dependencies.reduce((sum, needed) => sum + needed.length, 0);
-    if (model.count <= MOST_FOR_DAGRE && edges <= 4 * MOST_FOR_DAGRE) {
+    const broadest = levelsOf(model).reduce((most, tasks) => Math.max(most, tasks.length), 0);
+    if (model.count <= MOST_FOR_DAGRE && edges <= 4 * MOST_FOR_DAGRE && broadest <= MOST_IN_A_LEVEL) {
       this.layout = layByDagre(model, this.isBetterDown(), (task) => this.breadthOf(task));
       byId("graph-shown").textContent = plural(model.count, "task");
     } else {
