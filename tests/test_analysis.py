@@ -324,6 +324,18 @@ def test_waiting_for_a_resource_is_told_with_its_name(registry) -> None:
     assert "`db` 3 → 4 saves at most 0.5 s" == str(told.advice)
 
 
+def test_what_takes_no_time_came_after_what_left_it_the_slot(registry) -> None:
+    for name in "abc":
+        registry.task(name)(no_op)
+    results = run_graph(registry, seconds={"a": 14}, max_concurrency=1)
+
+    assert [
+        ("a", "start", "", 0, 14),
+        ("b", "slot", "", 14, 14),
+        ("c", "slot", "", 14, 14),
+    ] == chain_of(breakdown(results))
+
+
 def test_whoever_waits_for_one_resource_and_then_for_another_has_waited_for_both(registry) -> None:
     registry.task("a", resources=["db"])(no_op)
     registry.task("b", resources=["gpu"])(no_op)
@@ -667,11 +679,12 @@ def test_what_a_policy_kept_from_starting_names_the_failure(registry, policy) ->
     results = run_graph(registry, seconds={"bad": 3}, on_failure=policy)
 
     assert CANCELLED is results["later"].status
-    expected = "'later' was not started: 'bad' had failed after 3.0 s"
-    # Under DRAIN what it waited for has completed since.
-    waited = "; it waited for 'slow'" if policy is FailurePolicy.CANCEL else ""
-    assert f"{expected}{waited}" == why(results, "later")
-    assert f"{expected.replace('later', 'last')}; it waited for 'later'" == why(results, "last")
+    assert "'later' was not started: 'bad' had failed after 3.0 s; it waited for 'slow'" == why(
+        results, "later"
+    )
+    assert "'last' was not started: 'bad' had failed after 3.0 s; it waited for 'later'" == why(
+        results, "last"
+    )
 
 
 @pytest.mark.virtual_time
@@ -895,6 +908,35 @@ def test_who_comes_after_a_task_that_has_not_ended_was_never_ready(registry) -> 
 
     assert (("a",), None) == (explain(results, "b").waits_for, explain(results, "b").ready_since)
     assert 0 == breakdown(results).tasks[1].dependencies
+
+
+@pytest.mark.parametrize("edge", ["depends_on", "after"])
+def test_what_was_given_up_waited_for_what_ended_later(registry, edge) -> None:
+    registry.task("bad")(failing)
+    registry.task("long")(no_op)
+    registry.task("then", **{edge: ["long"]})(no_op)
+    results = run_graph(registry, seconds={"bad": 2, "long": 9}, on_failure=FailurePolicy.DRAIN)
+
+    assert "'then' was not started: 'bad' had failed after 2.0 s; it waited for 'long'" == why(
+        results, "then"
+    )
+    assert explain(results, "then").ready_since is None
+    assert 2 == breakdown(results).tasks[2].dependencies
+
+
+def test_a_lifetime_was_there_for_what_was_given_up_even_if_its_teardown_failed(registry) -> None:
+    @registry.task
+    async def pool() -> AsyncIterator[None]:
+        yield
+        raise ValueError("not empty")
+
+    registry.task("bad", depends_on=["pool"])(failing)
+    registry.task("use", depends_on=["pool"], priority=Priority.LOW)(no_op)
+    results = run_graph(
+        registry, seconds={"bad": 2}, max_concurrency=1, on_failure=FailurePolicy.DRAIN
+    )
+
+    assert "'use' was not started: 'bad' had failed after 2.0 s" == why(results, "use")
 
 
 def test_an_unknown_task_is_answered_with_the_nearest_name(registry) -> None:

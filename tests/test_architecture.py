@@ -39,9 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis.timeline", "analysis.wording"),
     },
     "analysis.explanation": {"_errors", "_results", "analysis.timeline", "analysis.wording"},
+    "analysis.usage": set(),
     "analysis.breakdown": {
         *("_checks", "_resources", "_results"),
-        *("analysis.plan", "analysis.timeline", "analysis.wording"),
+        *("analysis.plan", "analysis.timeline", "analysis.usage", "analysis.wording"),
     },
     "_watch": {"_errors", "_events", "_resources", "_results", "_state"},
     "_timeouts": {"_errors"},

@@ -12,7 +12,8 @@ from portable_sched._resources import THREAD
 from portable_sched._results import RunRecord, RunResults
 
 from .plan import longest_path
-from .timeline import AttemptSpan, attempt_spans, last_moment, ready_at
+from .timeline import AT_ONCE, AttemptSpan, attempt_spans, last_moment, ready_at
+from .usage import Usage
 from .wording import Told, both_ends, in_seconds, printable, resource_text
 
 _SLOT: Final = "\0slot"
@@ -178,65 +179,6 @@ class _Cause:
     before: int | None = None
 
 
-class _Usage:
-    """When something that is counted was so scarce that an ask for some units had to wait.
-
-    Args:
-        spans: start, end and units of each use.
-        capacity: units that there are.
-        asked: units that are asked for.
-
-    Attributes:
-        starts: when each stretch of want began.
-        ends: when it was over.
-    """
-
-    def __init__(
-        self, spans: Iterable[tuple[float, float, int]], capacity: int, asked: int
-    ) -> None:
-        changes: list[tuple[float, int]] = []
-        for start, end, units in spans:
-            changes.append((start, units))
-            changes.append((end, -units))
-        # What is given back goes first, or it would seem to be held twice at that moment.
-        changes.sort()
-        self.starts: list[float] = []
-        self.ends: list[float] = []
-        used = 0
-        for at, change in changes:
-            was_short = capacity - used < asked
-            used += change
-            is_short = capacity - used < asked
-            if is_short and not was_short:
-                if self.ends and self.ends[-1] == at:
-                    # It was given from hand to hand.
-                    self.ends.pop()
-                else:
-                    self.starts.append(at)
-            elif was_short and not is_short:
-                self.ends.append(at)
-        self._until = [0.0]
-        for start, end in zip(self.starts, self.ends, strict=True):
-            self._until.append(self._until[-1] + end - start)
-
-    def short_in(self, start: float, end: float) -> float:
-        """Seconds between two moments in which it was short."""
-        return self._short_until(end) - self._short_until(start)
-
-    def last_short_in(self, start: float, end: float) -> float | None:
-        """The end of the last stretch of want that reaches into a time, at most the time's end."""
-        at = bisect_left(self.starts, end) - 1
-        if at < 0 or self.ends[at] <= start:
-            return None
-        return min(self.ends[at], end)
-
-    def _short_until(self, moment: float) -> float:
-        at = bisect_right(self.starts, moment)
-        if not at:
-            return 0.0
-        return self._until[at] - max(0.0, self.ends[at - 1] - moment)
-
-
 class _Run:
     """The attempts of one run, and what each of them waited for."""
 
@@ -253,9 +195,10 @@ class _Run:
         self._of_task: dict[int, list[int]] = {}
         for at, number in enumerate(self._numbers):
             self._of_task.setdefault(number, []).append(at)
-        self._usages: dict[tuple[str, int], _Usage] = {}
-        # For each limit the attempts that used it, by their ends.
-        self._ends: dict[str, tuple[list[float], list[int]]] = {}
+        self._usages: dict[tuple[str, int], Usage] = {}
+        self._any_usages: dict[Demand, Usage] = {}
+        # For each limit the attempts that used it, with their ends and by them.
+        self._ends: dict[str, list[tuple[float, int]]] = {}
         self._causes: dict[int, _Cause] = {}
         self._times = [self._time_of(number) for number in range(len(record.tasks))]
 
@@ -321,6 +264,9 @@ class _Run:
             # More than double is a leap, and more than is needed is waste.
             needed = ceil(held[name] / others) if others else units + 1
             better = max(units + 1, min(2 * units, needed))
+            if name == THREAD and _SLOT not in self._limits:
+                # It would be a limit for those too that need no thread.
+                better = max(better, self._record.most_running)
             saved = self.finish - max(others, held[name] / better)
             if saved > _WORTH_SAYING * self.finish and (best is None or saved > best.saves_at_most):
                 best = Advice(
@@ -355,7 +301,7 @@ class _Run:
                 pause = min(pauses.get(span.attempt - 1, 0.0), span.start - waits_until)
                 backoff += pause
                 waits_until += pause
-            self._causes[at] = self._cause(number, waits_until, span.start, before)
+            self._causes[at] = self._cause(at, waits_until, before)
             slot += self._waited(number, waits_until, span.start, resources)
             running += span.duration
             waits_until, before = span.end, at
@@ -372,16 +318,35 @@ class _Run:
         left = end - start
         if left <= 0:
             return 0.0
+        # While several are short the first is blamed, and that time counts once.
+        asked: Demand = ()
+        told = 0.0
         for resource, units in self._demand(number):
             if resource != _SLOT:
-                short = min(left, self._usage(resource, units).short_in(start, end))
-                if short > 0:
-                    resources[resource] = resources.get(resource, 0.0) + short
-                    left -= short
-        return left
+                asked = (*asked, (resource, units))
+                short = self._any_usage(asked).short_in(start, end)
+                if short > told:
+                    resources[resource] = resources.get(resource, 0.0) + short - told
+                    told = short
+        return max(0.0, left - told)
 
-    def _cause(self, number: int, ready: float, start: float, before: int | None) -> _Cause:
-        """Why an attempt began at `start`, with nothing but limits in the way since `ready`."""
+    def _left(self, limit: str, moment: float, at: int) -> int | None:
+        """The attempt whose end at a moment made room at a limit for the attempt `at`."""
+        ends = self._ends[limit]
+        # Of those that take no time, not one that began later, nor itself.
+        found = bisect_left(ends, (moment, at)) - 1
+        if found >= 0 and ends[found][0] >= moment - AT_ONCE:
+            return ends[found][1]
+        # A failed attempt began when a difference says so, which rounding may make too early.
+        for later in range(found + 1, bisect_right(ends, (moment + AT_ONCE, at))):
+            if ends[later][1] < at:
+                return ends[later][1]
+        return None
+
+    def _cause(self, at: int, ready: float, before: int | None) -> _Cause:
+        """Why an attempt began when it did, with nothing but limits in the way since `ready`."""
+        number = self._numbers[at]
+        start = self._spans[at].start
         latest = ready
         reason: Reason = "start"
         blamed = ""
@@ -391,10 +356,8 @@ class _Run:
                 latest, blamed = freed, resource
                 reason = "slot" if resource == _SLOT else "resource"
         if reason != "start":
-            ends, spans = self._ends[blamed]
-            at = bisect_right(ends, latest) - 1
             resource = blamed if reason == "resource" else ""
-            return _Cause(reason=reason, resource=resource, before=spans[at] if at >= 0 else None)
+            return _Cause(reason=reason, resource=resource, before=self._left(blamed, latest, at))
         if before is not None:
             return _Cause(reason="backoff", before=before)
         # What was not started because of a failure was over when that had happened.
@@ -409,7 +372,7 @@ class _Run:
             return _Cause(reason="dependency", before=last)
         return _Cause(reason="start")
 
-    def _usage(self, resource: str, units: int) -> _Usage:
+    def _usage(self, resource: str, units: int) -> Usage:
         usage = self._usages.get((resource, units))
         if usage is None:
             used = [
@@ -419,9 +382,20 @@ class _Run:
                 if name == resource
             ]
             spans = [(self._spans[at].start, self._spans[at].end, held) for at, held in used]
-            usage = self._usages[resource, units] = _Usage(spans, self._limits[resource], units)
-            by_end = sorted((self._spans[at].end, at) for at, _ in used)
-            self._ends[resource] = ([end for end, _ in by_end], [at for _, at in by_end])
+            usage = self._usages[resource, units] = Usage(spans, self._limits[resource], units)
+            if resource not in self._ends:
+                self._ends[resource] = sorted((self._spans[at].end, at) for at, _ in used)
+        return usage
+
+    def _any_usage(self, asked: Demand) -> Usage:
+        """When any of what is asked for was short."""
+        if len(asked) == 1:
+            return self._usage(*asked[0])
+        usage = self._any_usages.get(asked)
+        if usage is None:
+            both = (self._any_usage(asked[:-1]), self._usage(*asked[-1]))
+            spans = [(*span, 1) for one in both for span in zip(one.starts, one.ends, strict=True)]
+            usage = self._any_usages[asked] = Usage(spans, 1, 1)
         return usage
 
     def _slacks(self) -> list[float]:

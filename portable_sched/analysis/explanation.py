@@ -15,7 +15,7 @@ from portable_sched._results import (
     TaskStatus,
 )
 
-from .timeline import is_in_function, last_moment, over_at, ready_at
+from .timeline import is_in_function, last_moment, ready_at, ways_to
 from .wording import Told, both_ends, in_seconds, listed, resource_text
 
 _SHOWN = 3
@@ -235,15 +235,7 @@ def _reason(record: RunRecord) -> str:
 
 def _waits_for(record: RunRecord, number: int) -> list[str]:
     """What has to come before a task and has not."""
-    graph = record.graph
-    missing = [one for one in graph.dependencies[number] if record.status[one] != COMPLETED]
-    dependencies = set(graph.dependencies[number])
-    missing += [
-        one
-        for one in graph.waits_for(number)
-        if one not in dependencies and over_at(record, one) is None
-    ]
-    return [record.tasks[one].name for one in missing]
+    return [record.tasks[one].name for one, there in ways_to(record, number) if there is None]
 
 
 def _ready_since(record: RunRecord, number: int) -> float:

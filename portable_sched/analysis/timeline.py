@@ -1,5 +1,6 @@
 """When each attempt ran, and in which slot: what a run looks like along its time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import isnan
@@ -175,23 +176,32 @@ def ready_at(record: RunRecord, number: int) -> float | None:
 
     On the event loop's clock, as all that stands in the columns.
     """
-    graph = record.graph
     ready = record.began
-    # A lifetime may have FAILED in its teardown, after all that used it.
-    has_started = not isnan(record.started[number])
-    for dependency in graph.dependencies[number]:
-        if not has_started and record.status[dependency] != COMPLETED:
+    for _, there in ways_to(record, number):
+        if there is None:
             return None
-        ready = max(ready, record.ended[dependency])
-    definition = record.tasks[number]
-    if definition.is_simple or not definition.after:
-        return ready
-    for name in definition.after:
-        over = over_at(record, record.numbers[name])
-        if over is None:
-            return None
-        ready = max(ready, over)
+        ready = max(ready, there)
     return ready
+
+
+def ways_to(record: RunRecord, number: int) -> Iterator[tuple[int, float | None]]:
+    """What has to come before a task, each with when that was there.
+
+    None stands where it was not, or not in time: what was not started because the run was stopped
+    may have waited for something that was running, and that ended later.
+    """
+    given_up = record.ended[number]
+    for dependency in record.graph.dependencies[number]:
+        # A lifetime may have FAILED in its teardown; what it yielded was there all the same.
+        was_there = record.status[dependency] == COMPLETED or dependency in record.closed
+        there = record.ended[dependency]
+        yield dependency, there if was_there and not there > given_up else None
+    definition = record.tasks[number]
+    if not definition.is_simple:
+        for name in definition.after:
+            over = over_at(record, record.numbers[name])
+            in_time = over is not None and not over > given_up
+            yield record.numbers[name], over if in_time else None
 
 
 def is_in_function(record: RunRecord, number: int) -> bool:
@@ -200,7 +210,7 @@ def is_in_function(record: RunRecord, number: int) -> bool:
     return not failures or failures[-1].attempt < record.attempt_of(number)
 
 
-_AT_ONCE = 1e-9
+AT_ONCE = 1e-9
 """Seconds: the end of a failed attempt is a sum, which rounding may make later than it was."""
 
 
@@ -214,7 +224,7 @@ class _Slots:
 
     def taken(self, start: float, end: float) -> int:
         """The slot of what runs from `start` to `end`."""
-        while self._taken and self._taken[0][0] <= start + _AT_ONCE:
+        while self._taken and self._taken[0][0] <= start + AT_ONCE:
             heappush(self._free, heappop(self._taken)[1])
         if self._free:
             slot = heappop(self._free)
