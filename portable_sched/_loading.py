@@ -5,7 +5,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from inspect import signature
+from inspect import iscoroutine, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -255,6 +255,13 @@ def _called(target: str, function: Callable[..., Any]) -> Any:
             f"scheduler or a list: {error}. To run one task, write its name after a space."
         ) from error
     try:
-        return function()
+        found = function()
     except Exception as error:
         raise _broken(target, error) from error
+    if iscoroutine(found):
+        found.close()
+        raise UsageError(
+            f"Expected {target} to be a function that returns a registry, a scheduler or a list, "
+            "got an async function. To run one task, write its name after a space."
+        )
+    return found

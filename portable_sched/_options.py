@@ -123,7 +123,7 @@ def with_limits(
         changes["max_concurrency"] = limit
     units = {**settings.get("resources", {}), **dict(map(_as_units, resources or ()))}
     if units:
-        changes["resources"] = units
+        changes["resources"] = {**scheduler.resources, **units}
     return scheduler.with_settings(**changes)
 
 

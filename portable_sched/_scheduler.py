@@ -111,6 +111,11 @@ class TaskScheduler:
         self._runs: dict[Run, Event] = {}
 
     @property
+    def resources(self) -> dict[str, int]:
+        """How many units there are of each thing that tasks hold."""
+        return dict(self._capacity)
+
+    @property
     def observers(self) -> tuple[Observer, ...]:
         """Who is told of every event of a run."""
         return self._observers

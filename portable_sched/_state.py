@@ -300,7 +300,8 @@ class RunState:
     def _note_failure(self, number: int, exception: BaseException, now: float) -> int:
         """Keep what an attempt raised; answers which attempt it was."""
         attempt, duration = self._attempt(number, now)
-        failure = AttemptFailure(attempt, exception, duration, now - duration)
+        began = self.record.attempt_start_of(number)
+        failure = AttemptFailure(attempt, exception, duration, began)
         self.record.failures.setdefault(number, []).append(failure)
         return attempt
 

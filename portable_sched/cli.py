@@ -168,7 +168,7 @@ def run(
         targets=names,
         inputs=dict(map(as_input, inputs or ())),
         backend=as_backend(backend, settings),
-        shuffle=shuffle,
+        shuffle=shuffle or seed is not None,
         seed=seed,
         progress=wants_progress(progress, settings),
         reports=as_reports(reports or settings.get("report", [])),
@@ -219,17 +219,21 @@ def graph(
     ] = None,
     seen: Annotated[
         Path | None,
-        typer.Option("--results", metavar="FILE", help="Colour it by a run's JSON report."),
+        typer.Option(
+            "--results",
+            metavar="FILE",
+            help="The graph of an earlier run, coloured, by its JSON report.",
+        ),
     ] = None,
     traceback: ShowTraceback = False,  # noqa: ARG001 - looked for where errors are shown
 ) -> None:
     """Show what depends on what."""
-    settings = project_settings(Path.cwd())
-    where, names = place_and_targets(place, targets, settings)
-    shown = _graph_of(loaded(where), names)
     results = None if seen is None else _read_results(seen)
     if results is not None:
         shown = results.graph
+    else:
+        where, names = place_and_targets(place, targets, project_settings(Path.cwd()))
+        shown = _graph_of(loaded(where), names)
     wanted = one_of("--format", format, list(GRAPH_FORMATS)) if svg is None else "svg"
     try:
         text = drawn(shown, wanted, results)

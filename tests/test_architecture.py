@@ -77,7 +77,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting.mermaid": {"_graph", "_results", "analysis.wording", "reporting.picture"},
     "reporting.dot": {"_graph", "_results", "analysis.wording", "reporting.picture"},
     "reporting.tree": {"_graph", "_results", "analysis.wording", "reporting.picture"},
-    "reporting.notebook": {"_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"},
+    "reporting.notebook": {
+        *("_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"),
+        "reporting.picture",
+    },
     "_scheduler": {
         *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_executors"),
         *("_graph", "_hooks", "_lifetimes", "_resources", "_results", "_state", "_tasks"),

@@ -235,6 +235,7 @@ def test_an_order_is_shuffled_and_can_be_repeated(write, say) -> None:
     write(pipeline=SIMPLE)
 
     assert "order: shuffle, seed 7" in say("run", "pipeline.py", "--shuffle=7").out
+    assert "order: shuffle, seed 3" in say("run", "pipeline.py", "--seed=3").out
     assert re.search(r"order: shuffle, seed \d+", say("run", "pipeline.py", "--shuffle").out)
 
 
@@ -325,19 +326,19 @@ def test_the_only_registry_is_found_and_a_scheduler_counts_more(write, say) -> N
 def test_the_settings_of_a_scheduler_are_kept(write, say) -> None:
     write(
         pipeline="""
-            import anyio
             from portable_sched import TaskRegistry, TaskScheduler
 
             registry = TaskRegistry()
-            for name in "abc":
-                @registry.task(name)
-                async def rest() -> None:
-                    await anyio.sleep(0)
-            scheduler = TaskScheduler(registry, max_concurrency=1)
+
+            @registry.task(resources=["gpu"])
+            async def rest() -> None: ...
+
+            scheduler = TaskScheduler(registry, max_concurrency=1, resources={"gpu": 1, "db": 1})
         """
     )
+    run = json.loads(say("run", "pipeline.py", "--report=json", "--resource=db=4").out)["run"]
 
-    assert "1 at once" in say("run", "pipeline.py").out
+    assert (1, {"gpu": 1, "db": 4}) == (run["max_concurrency"], run["resources"])
 
 
 def test_a_file_in_a_package_is_a_part_of_it(write, say, folder) -> None:
@@ -434,6 +435,13 @@ REFUSED_PLACES = {
             "Expected pipeline.py:load to be a function without parameters that returns a "
             "registry, a scheduler or a list: missing a required argument: 'fetch'. To run one "
             "task, write its name after a space."
+        ),
+    ),
+    "an async function": (
+        ["pipeline.py:fetch"],
+        (
+            "Expected pipeline.py:fetch to be a function that returns a registry, a scheduler or a "
+            "list, got an async function. To run one task, write its name after a space."
         ),
     ),
     "no tasks": (
@@ -928,6 +936,7 @@ def test_a_graph_is_coloured_by_an_earlier_run(write, say) -> None:
     say("run", "pipeline.py", "--report", "run.json")
 
     assert "load: failed\n" in say("graph", "pipeline.py", "--results", "run.json").out
+    assert "load: failed\n" in say("graph", "--results", "run.json").out
 
 
 def test_a_graph_is_drawn_to_a_file_or_the_lack_of_graphviz_is_told(

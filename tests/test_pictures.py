@@ -439,7 +439,10 @@ def test_without_graphviz_a_notebook_has_mermaid(graph, monkeypatch) -> None:
 
 
 def test_a_large_graph_is_not_laid_out_for_a_notebook() -> None:
-    assert "image/svg+xml" not in chain(201)._repr_mimebundle_()
+    assert {"text/plain", "text/vnd.mermaid"} == set(chain(201)._repr_mimebundle_())
+    # Mermaid would show an error.
+    assert {"text/plain"} == set(chain(502)._repr_mimebundle_())
+    assert {"text/plain"} == set(named("x" * 50_000, *map(str, range(200)))._repr_mimebundle_())
 
 
 def test_a_notebook_shows_results_as_a_table(results) -> None:

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil
+from math import ceil, isnan
 from typing import Final, Literal
 
 from portable_sched._checks import Demand
@@ -43,7 +43,8 @@ class TaskTime:
         resources: when what it asks for was held by others, by resource; "" stands for a thread.
         backoff: between two attempts, on purpose.
         running: in its function, all attempts together.
-        slack: by how much it could have ended later and the run have ended when it did.
+        slack: by how much it could have ended later without delay to the run, as far as the tasks
+            tell that depend on it, come after it, or took the slot or resource that it left.
     """
 
     task_name: str
@@ -131,6 +132,9 @@ class Breakdown(Told):
         lines.append(f"All tasks together: {', '.join(said) or 'no time'}.")
         if self.advice is not None:
             lines.append(f"{self.advice}.")
+        elif self.chain and self.wall_time - self.chain[-1].end > _WORTH_SAYING * self.wall_time:
+            left = in_seconds(self.wall_time - self.chain[-1].end)
+            lines.append(f"The last {left} went to lifetimes, which were closing.")
         elif self.chain:
             lines.append("No limit was in the way: only shorter tasks in that chain save time.")
         return "\n".join(lines)
@@ -284,7 +288,7 @@ class _Run:
         """Seconds waiting for dependencies, a slot, resources, in backoff, running."""
         record = self._record
         ended = record.ended[number] - record.began
-        if ended != ended:  # noqa: PLR0124 - NaN: it has not ended
+        if isnan(ended):
             ended = self.finish
         ready = ready_at(record, number)
         if ready is None:
@@ -338,10 +342,8 @@ class _Run:
         if found >= 0 and ends[found][0] >= moment - AT_ONCE:
             return ends[found][1]
         # A failed attempt began when a difference says so, which rounding may make too early.
-        for later in range(found + 1, bisect_right(ends, (moment + AT_ONCE, at))):
-            if ends[later][1] < at:
-                return ends[later][1]
-        return None
+        just_after = ends[found + 1 : bisect_right(ends, (moment + AT_ONCE, at))]
+        return next((earlier for _, earlier in just_after if earlier < at), None)
 
     def _cause(self, at: int, ready: float, before: int | None) -> _Cause:
         """Why an attempt began when it did, with nothing but limits in the way since `ready`."""
@@ -364,13 +366,23 @@ class _Run:
         root_cause = self._record.root_cause
         earlier = [
             at
-            for one in self._record.graph.waits_for(number)
+            for one in self._before(number)
             for at in self._of_task.get(root_cause.get(one, one), ())
         ]
         if earlier:
             last = max(earlier, key=lambda at: self._spans[at].end)
             return _Cause(reason="dependency", before=last)
         return _Cause(reason="start")
+
+    def _before(self, number: int) -> Iterable[int]:
+        """What a task waited for; of a lifetime that it comes after, those who used it as well."""
+        graph = self._record.graph
+        dependencies = graph.dependencies[number]
+        yield from dependencies
+        for earlier in graph.waits_for(number)[len(dependencies) :]:
+            yield earlier
+            if earlier in self._record.closed:
+                yield from graph.dependents[earlier]
 
     def _usage(self, resource: str, units: int) -> Usage:
         usage = self._usages.get((resource, units))
@@ -398,6 +410,14 @@ class _Run:
             usage = self._any_usages[asked] = Usage(spans, 1, 1)
         return usage
 
+    def _closing(self, number: int) -> float:
+        """Seconds from the end of the last that used a lifetime to its own; 0.0 for other tasks."""
+        closed = self._record.closed.get(number)
+        if closed is None:
+            return 0.0
+        users = (number, *self._record.graph.dependents[number])
+        return closed - max(self._record.ended[one] for one in users)
+
     def _slacks(self) -> list[float]:
         """By how much each task could have ended later."""
         record = self._record
@@ -405,6 +425,7 @@ class _Run:
         last = {number: spans[-1] for number, spans in self._of_task.items()}
         first = {number: spans[0] for number, spans in self._of_task.items()}
         late = [self.finish] * len(record.tasks)
+        lifetimes = set(graph.lifetimes)
         freed: dict[int, list[int]] = {}
         for at, cause in self._causes.items():
             if cause.reason in {"slot", "resource"} and cause.before is not None:
@@ -414,10 +435,16 @@ class _Run:
         for number in order:
             end = self._spans[last[number]].end
             bound = late[number]
-            for other in (*graph.dependents[number], *graph.followers.get(number, ())):
+            # Who comes after a lifetime waits for all who use it.
+            held = [one for one in (number, *graph.dependencies[number]) if one in lifetimes]
+            later = [(other, 0.0) for other in graph.dependents[number]]
+            for one in held or [number]:
+                closing = self._closing(one)
+                later += [(other, closing) for other in graph.followers.get(one, ())]
+            for other, closing in later:
                 if other in last:
                     took = self._spans[last[other]].end - self._times[other][0]
-                    bound = min(bound, late[other] - took)
+                    bound = min(bound, late[other] - took - closing)
             for other in freed.get(number, ()):
                 took = self._spans[last[other]].end - self._spans[first[other]].start
                 bound = min(bound, late[other] - took)

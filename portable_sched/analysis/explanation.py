@@ -1,6 +1,7 @@
 """Why a task waits, or why it did not run."""
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from portable_sched._errors import did_you_mean, error_text, nearest_names
@@ -197,7 +198,7 @@ def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa:
         way = ", which depends on ".join(both_ends(list(map(repr, names[1:])), _SHOWN))
         text = f"{names[0]!r} was not started: it depends on {way}, which failed: {error}"
         return _said(record, number, chain=tuple(names), text=text)
-    if number in record.closed and record.ended[number] < record.closed[number]:
+    if number in record.closed:
         text = f"{names[0]!r} failed after its `yield`: {error}"
     else:
         attempt = record.attempt_of(number)
@@ -210,7 +211,7 @@ def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa:
 def _cancelled(record: RunRecord, number: int, now: float) -> Explanation:  # noqa: ARG001 - one shape for all
     name = record.tasks[number].name
     started = record.started[number]
-    if started == started:  # noqa: PLR0124 - it is not NaN
+    if not isnan(started):
         took = in_seconds(record.ended[number] - record.attempt_start_of(number))
         attempt = record.attempt_of(number)
         text = f"{name!r} was cancelled during attempt {attempt}, after {took}{_reason(record)}"

@@ -163,8 +163,13 @@ def remaining(
             if average is None:
                 return None
             expected = average
-        if code == RUNNING and is_in_function(record, number):
-            expected -= now - (record.attempt_start_of(number) - record.began)
+        if code == RUNNING:
+            if is_in_function(record, number):
+                expected -= now - (record.attempt_start_of(number) - record.began)
+            else:
+                failure = record.failures[number][-1]
+                due = failure.started_at + failure.duration + failure.backoff - record.began
+                expected += max(0.0, due - now)
         left[number] = max(0.0, expected)
     state = _state(record.graph, record.demands or None, record.capacity)
     limit = record.limit or max(1, len(left))

@@ -13,7 +13,7 @@ from functools import cache
 from hashlib import sha256
 from html import escape
 from inspect import isroutine
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,7 +217,7 @@ def _run(results: RunResults, times: Breakdown) -> dict[str, Any]:
 
 def _tasks(results: RunResults, times: Breakdown) -> dict[str, list[Any]]:
     record = results._record  # noqa: SLF001 - as above
-    begun = [moment == moment for moment in record.started]  # noqa: PLR0124 - it is not NaN
+    begun = [not isnan(moment) for moment in record.started]
     return {
         "name": [definition.name for definition in record.tasks],
         "status": list(record.status),

@@ -8,8 +8,12 @@ from portable_sched._graph import Graph
 from portable_sched._results import RunResults
 
 from . import dot, mermaid
+from .picture import edges_of
 
 _MOST_ROWS = 200
+
+# What Mermaid takes, unless it is told otherwise; above that it shows an error.
+_MOST_TEXT, _MOST_ARROWS = 50_000, 500
 
 # Graphviz draws as many in about a second; above that a notebook cell would seem to hang.
 _MOST_DRAWN = 200
@@ -20,7 +24,10 @@ def graph_bundle(graph: Graph) -> dict[str, str]:
 
     JupyterLab draws Mermaid itself, from its version 4.1 on.
     """
-    bundle = {"text/plain": repr(graph), "text/vnd.mermaid": mermaid.draw(graph)}
+    bundle = {"text/plain": repr(graph)}
+    picture = mermaid.draw(graph)
+    if len(picture) <= _MOST_TEXT and sum(1 for _ in edges_of(graph)) <= _MOST_ARROWS:
+        bundle["text/vnd.mermaid"] = picture
     if len(graph) <= _MOST_DRAWN:
         # Without Graphviz, or with one that cannot, the others do.
         with suppress(OSError, RuntimeError):
