@@ -74,9 +74,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis.timeline", "reporting.tracebacks"),
     },
     "reporting.picture": {"_graph", "_results", "analysis.breakdown", "analysis.wording"},
-    "reporting.mermaid": {"_graph", "_results", "analysis.wording", "reporting.picture"},
-    "reporting.dot": {"_graph", "_results", "analysis.wording", "reporting.picture"},
-    "reporting.tree": {"_graph", "_results", "analysis.wording", "reporting.picture"},
+    "reporting.mermaid": {"_graph", "_results", "reporting.picture"},
+    "reporting.dot": {"_graph", "_results", "reporting.picture"},
+    "reporting.tree": {"_graph", "_results", "reporting.picture"},
     "reporting.notebook": {
         *("_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"),
         "reporting.picture",

@@ -37,7 +37,26 @@ HOSTILE = [
     "naïve 😀 漢字",
     "a -->|no| b",
 ]
-UNPRINTABLE = {"two\nlines": "two�lines", "bell\a": "bell�", "report-\udcff.csv": "report-�.csv"}
+UNPRINTABLE = {
+    "bell\a": "bell�",
+    "8-bit\x9b": "8-bit�",
+    "a\ttab": "a tab",
+    "turned \N{RIGHT-TO-LEFT OVERRIDE}back\N{POP DIRECTIONAL ISOLATE}": "turned �back�",
+    "report-\udcff.csv": "report-�.csv",
+    "no character\ufffe\uffff": "no character��",
+    "\n": "�",
+}
+
+# Shown, though `str.isprintable` says no of most: joined letters and emoji, spaces of other widths,
+# what is newer than Python's table of characters. The last is what Mermaid makes of `#35;` within.
+SHOWN = [
+    "👨\N{ZERO WIDTH JOINER}👩\N{ZERO WIDTH JOINER}👧",
+    "نمی\N{ZERO WIDTH NON-JOINER}خواهم",
+    "10\N{NO-BREAK SPACE}km",
+    "東京\N{IDEOGRAPHIC SPACE}大阪",
+    "new\U0001fae9",
+    "ﬂ°°35¶ß",
+]
 
 
 @pytest.fixture
@@ -163,13 +182,13 @@ def test_an_empty_graph_is_an_empty_flowchart() -> None:
     assert "flowchart TD" == mermaid.draw(named())
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [*HOSTILE, *SHOWN], ids=ascii)
 def test_labels_of_mermaid_hold_nothing_that_means_anything(name) -> None:
     line = mermaid.draw(named(name)).splitlines()[1]
     label = re.fullmatch(r'  t0\["(.*)"\]', line)
 
     assert label is not None
-    assert re.fullmatch(r"(?:[A-Za-z0-9 ._,-]|#[0-9]+;)*", label[1])
+    assert re.fullmatch(r"(?:[\w ._,-]|#[0-9]+;)*", label[1])
     assert name == unescape(label[1].replace("#", "&#"))
 
 
@@ -178,6 +197,16 @@ def test_what_cannot_be_shown_is_marked_in_mermaid(name, shown) -> None:
     line = mermaid.draw(named(name)).splitlines()[1]
 
     assert f'  t0["{shown}"]' == unescape(line.replace("#", "&#"))
+
+
+def test_letters_of_any_script_stand_in_mermaid_as_they_are() -> None:
+    assert (
+        '  t0["naïve 漢字 загрузка"]' == mermaid.draw(named("naïve 漢字 загрузка")).splitlines()[1]
+    )
+
+
+def test_lines_of_a_name_are_lines_in_mermaid() -> None:
+    assert '  t0["two<br>lines"]' == mermaid.draw(named("two\r\nlines")).splitlines()[1]
 
 
 PARSER = """
@@ -219,7 +248,7 @@ def test_mermaid_itself_reads_every_flowchart(mermaid_parser, graph, results, re
         mermaid.draw(graph),
         mermaid.report(results),
         mermaid.report(states(registry)),
-        mermaid.draw(named(*HOSTILE, *UNPRINTABLE)),
+        mermaid.draw(named(*HOSTILE, *SHOWN, *UNPRINTABLE, "two\nlines")),
         mermaid.draw(named()),
     ]
     done = subprocess.run(
@@ -281,9 +310,14 @@ def test_graphviz_draws_every_task_of_a_run(graph, results) -> None:
 
 @needs_graphviz
 def test_graphviz_shows_every_name_as_it_is() -> None:
-    assert {*HOSTILE, *UNPRINTABLE.values()} == labels_of(
-        dot_format.svg(named(*HOSTILE, *UNPRINTABLE))
+    assert {*HOSTILE, *SHOWN, *UNPRINTABLE.values()} == labels_of(
+        dot_format.svg(named(*HOSTILE, *SHOWN, *UNPRINTABLE))
     )
+
+
+@needs_graphviz
+def test_graphviz_shows_lines_of_a_name_as_lines() -> None:
+    assert {"two", "lines"} == labels_of(dot_format.svg(named("two\nlines")))
 
 
 def test_without_graphviz_there_is_an_error_that_says_what_to_do(graph, monkeypatch) -> None:
@@ -315,13 +349,11 @@ def test_what_graphviz_says_of_its_failure_is_told(graph, other_dot) -> None:
         dot_format.svg(graph)
 
 
-def test_graphviz_is_not_waited_for_for_ever(graph, other_dot, monkeypatch) -> None:
+def test_graphviz_is_not_waited_for_for_ever(graph, other_dot) -> None:
     # `exec`, or the shell would be killed and the program go on.
     other_dot.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(dot_format, "_PATIENCE", 0.01)
-
     with pytest.raises(RuntimeError) as caught:
-        dot_format.svg(graph)
+        dot_format.svg(graph, patience=0.01)
     assert (
         "Expected Graphviz to draw 5 tasks within 0.01 s, and it did not. Draw a part: "
         "graph.subset([...])."
@@ -389,7 +421,14 @@ def test_a_deep_tree_stays_on_the_screen() -> None:
 
 
 def test_a_name_of_two_lines_stands_on_one() -> None:
-    assert "two�lines" == tree.draw(named("two\nlines"))
+    assert "two | lines" == tree.draw(named("two\nlines"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [*UNPRINTABLE.items(), *zip(SHOWN, SHOWN, strict=True)], ids=ascii
+)
+def test_a_tree_marks_what_cannot_be_shown_alone(name, shown) -> None:
+    assert shown == tree.draw(named(name))
 
 
 def test_an_empty_graph_is_no_tree() -> None:
@@ -445,6 +484,19 @@ def test_a_large_graph_is_not_laid_out_for_a_notebook() -> None:
     assert {"text/plain"} == set(named("x" * 50_000, *map(str, range(200)))._repr_mimebundle_())
 
 
+def test_a_notebook_does_not_wait_long_for_graphviz(graph, monkeypatch) -> None:
+    patiences = []
+
+    def takes_too_long(graph, *, patience) -> str:
+        patiences.append(patience)
+        raise RuntimeError
+
+    monkeypatch.setattr(dot_format, "svg", takes_too_long)
+
+    assert {"text/plain", "text/vnd.mermaid"} == set(graph._repr_mimebundle_())
+    assert [3] == patiences
+
+
 def test_a_notebook_shows_results_as_a_table(results) -> None:
     table = results._repr_html_()
     root = ET.fromstring(table)
@@ -454,6 +506,9 @@ def test_a_notebook_shows_results_as_a_table(results) -> None:
     ]
     assert ["parse", "FAILED", "1", "1.0000 s", "ValueError: no rows"] == [
         cell.text for cell in root.findall("tbody/tr")[2]
+    ]
+    assert ["tidy", "COMPLETED", "1", "0.0000 s", None] == [
+        cell.text for cell in root.findall("tbody/tr")[4]
     ]
     assert "5 tasks: 3 completed, 2 failed; 5.0000 s wall time" == root.findtext("caption")
 
@@ -470,6 +525,26 @@ def test_names_are_escaped_in_a_notebook() -> None:
     assert ["<script>alert(1)</script>", "ValueError: <b>"] == [
         cell.text for cell in root.findall("tbody/tr/td") if "<" in (cell.text or "")
     ]
+
+
+def test_a_table_in_a_notebook_can_be_sent_whatever_is_in_it() -> None:
+    registry = TaskRegistry()
+
+    @registry.task("caf\udce9\0")
+    async def fails() -> None:
+        raise ValueError("two\nlines\x1b")
+
+    table = run_graph(registry)._repr_html_()
+
+    assert ["caf��", "FAILED", "1", "0.0000 s", "ValueError: two lines�"] == [
+        cell.text for cell in ET.fromstring(table.encode()).findall("tbody/tr/td")
+    ]
+
+
+def test_one_result_is_counted_in_the_singular() -> None:
+    root = ET.fromstring(run_graph(named("fetch").tasks)._repr_html_())
+
+    assert "1 task: 1 completed; 0.0000 s wall time" == root.findtext("caption")
 
 
 def test_of_many_results_a_notebook_shows_the_first() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from portable_sched import Backoff, RunResults, TaskRegistry, TaskScheduler
+from portable_sched import Backoff, FailurePolicy, RunResults, TaskRegistry, TaskScheduler
 from portable_sched.reporting.tracebacks import traceback_of
 from portable_sched.testing import run_graph
 
@@ -356,6 +356,46 @@ def test_of_many_tasks_that_did_not_run_the_first_are_explained() -> None:
 
     assert 100 == sum(" was not started: it depends on 't0'" in line for line in lines)
     assert "And 2 more were not started." in lines
+
+
+def test_a_task_that_needed_several_attempts_is_followed_to_its_end(verbose_report) -> None:
+    assert "\n\n'fetch' has completed in 6.0 s, at attempt 2.\n\n" in verbose_report
+    # Of one that failed the traceback has told all.
+    assert "'load' failed at" not in verbose_report
+
+
+@pytest.mark.virtual_time
+async def test_it_says_why_a_task_was_cancelled_on_the_way() -> None:
+    registry = TaskRegistry()
+
+    @registry.task
+    async def slow() -> None:
+        await anyio.sleep(10)
+
+    @registry.task(depends_on=[slow])
+    async def later() -> None: ...
+
+    @registry.task
+    async def fails() -> None:
+        await anyio.sleep(2)
+        raise LoadError
+
+    scheduler = TaskScheduler(registry, on_failure=FailurePolicy.CANCEL)
+    report = scheduler.report(await scheduler.run(), verbose=True)
+
+    assert (
+        "\n'slow' was cancelled during attempt 1, after 2.0 s: 'fails' had failed after 2.0 s.\n"
+    ) in report
+    assert 1 == report.count("'later' was not started")
+
+
+def test_a_verbose_report_holds_no_character_that_acts_on_a_terminal() -> None:
+    registry = TaskRegistry()
+    registry.task("load")(failing(LoadError("\x1b[2J caf\udce9")))
+    report = TaskScheduler(registry).report(run_graph(registry), verbose=True)
+
+    assert "\n    test_report.LoadError: \ufffd[2J caf\ufffd\n" in report
+    assert report.encode("utf-8")
 
 
 def test_an_exception_from_a_file_has_the_traceback_that_was_written() -> None:

@@ -1,9 +1,16 @@
 """Seconds and names as sentences have them."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 _MOST_NAMES = 5
+
+# Not all that `str.isprintable` refuses: that is also what joins letters and emoji, every space but
+# one, and whatever is newer than this Python's table of characters. These are controls, those that
+# end a line or turn the direction of writing among them, halves of surrogate pairs, and the two
+# that XML does not take.
+_NOT_PRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Told:
@@ -49,7 +56,7 @@ def both_ends(parts: Sequence[str], most: int, left_out: str = "… {} more …"
 
 def printable(text: str) -> str:
     """Text on one line which tells a terminal nothing: what cannot be printed is marked."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return _NOT_PRINTED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def resource_text(resource: str) -> str:

@@ -5,9 +5,8 @@ from shutil import which
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults, TaskStatus
-from portable_sched.analysis.wording import printable
 
-from .picture import edges_of, path_of, task_label
+from .picture import edges_of, lines_of, path_of, task_label
 
 _COLOURS = {
     TaskStatus.COMPLETED: ("#d3f2d9", "#1a7f37"),
@@ -46,7 +45,9 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
         '  edge [color="#57606a"]',
     ]
     for number in range(len(graph)):
-        label = "\\n".join(map(_escaped, task_label(graph, number, results)))
+        label = "\\n".join(
+            _escaped(line) for part in task_label(graph, number, results) for line in lines_of(part)
+        )
         settings = [f'label="{label}"']
         if number in lifetimes:
             settings += ["shape=ellipse", "style=filled"]
@@ -64,12 +65,17 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
     return "\n".join([*lines, "}"])
 
 
-def svg(graph: Graph, results: RunResults | None = None) -> str:
+def svg(graph: Graph, results: RunResults | None = None, *, patience: float = _PATIENCE) -> str:
     """The same as SVG, drawn by the program `dot` of Graphviz.
+
+    Args:
+        graph: what is drawn.
+        results: of a run of it, over or not.
+        patience: seconds that it may take.
 
     Raises:
         FileNotFoundError: there is no such program.
-        RuntimeError: it failed, or took more than two minutes.
+        RuntimeError: it failed, or took longer than that.
     """
     program = which("dot")
     if program is None:
@@ -82,12 +88,12 @@ def svg(graph: Graph, results: RunResults | None = None) -> str:
             [program, "-Tsvg"],
             input=draw(graph, results).encode("utf-8", "replace"),
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=patience,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise RuntimeError(
-            f"Expected Graphviz to draw {len(graph)} tasks within {_PATIENCE} s, and it did not. "
+            f"Expected Graphviz to draw {len(graph)} tasks within {patience} s, and it did not. "
             "Draw a part: graph.subset([...])."
         ) from None
     if done.returncode:
@@ -98,5 +104,5 @@ def svg(graph: Graph, results: RunResults | None = None) -> str:
 
 def _escaped(text: str) -> str:
     """Text within the quotes of a label."""
-    # A backslash begins an escape, `&` an entity of HTML; control characters cannot be drawn.
-    return printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
+    # A backslash begins an escape, `&` an entity of HTML.
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")

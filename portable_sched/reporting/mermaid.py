@@ -4,9 +4,8 @@ from string import ascii_letters, digits
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults, TaskStatus
-from portable_sched.analysis.wording import printable
 
-from .picture import edges_of, path_of, task_label
+from .picture import edges_of, lines_of, path_of, task_label
 
 _COLOURS = {
     TaskStatus.COMPLETED: "fill:#d3f2d9,stroke:#1a7f37,color:#0b3d17",
@@ -17,7 +16,8 @@ _COLOURS = {
 }
 
 # Mermaid takes entities in quoted labels, written with `#` where HTML has `&`. What could mean
-# something to it or to Markdown goes in by its number: quotes, brackets, backticks, line ends.
+# something to it or to Markdown goes in by its number: quotes, brackets, backticks. Letters of
+# other scripts mean nothing to them, and are left for people to read.
 _PLAIN = frozenset(f"{ascii_letters}{digits} -_.,")
 
 
@@ -44,7 +44,9 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
     lifetimes = set(graph.lifetimes)
     lines = ["flowchart TD"]
     for number in range(len(graph)):
-        label = "<br>".join(map(_escaped, task_label(graph, number, results)))
+        label = "<br>".join(
+            _escaped(line) for part in task_label(graph, number, results) for line in lines_of(part)
+        )
         left, right = ("([", "])") if number in lifetimes else ("[", "]")
         lines.append(f'  t{number}{left}"{label}"{right}')
     thick: list[int] = []
@@ -75,5 +77,7 @@ def _coloured(results: RunResults) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    # What cannot be shown, lone surrogates of file names among it, is marked.
-    return "".join(one if one in _PLAIN else f"#{ord(one)};" for one in printable(text))
+    return "".join(
+        one if one in _PLAIN or (not one.isascii() and one.isalnum()) else f"#{ord(one)};"
+        for one in text
+    )

@@ -8,7 +8,7 @@ from portable_sched._graph import Graph
 from portable_sched._results import RunResults
 
 from . import dot, mermaid
-from .picture import edges_of
+from .picture import edges_of, lines_of
 
 _MOST_ROWS = 200
 
@@ -18,11 +18,15 @@ _MOST_TEXT, _MOST_ARROWS = 50_000, 500
 # Graphviz draws as many in about a second; above that a notebook cell would seem to hang.
 _MOST_DRAWN = 200
 
+# Seconds: where each task depends on all those before it, sixty of them take more than a minute.
+_PATIENCE = 3
+
 
 def graph_bundle(graph: Graph) -> dict[str, str]:
     """A graph by the MIME types that notebooks know: SVG where Graphviz is there, Mermaid, text.
 
-    JupyterLab draws Mermaid itself, from its version 4.1 on.
+    JupyterLab draws Mermaid itself, from its version 4.1 on. Of a graph that is too large for a
+    picture there is text alone.
     """
     bundle = {"text/plain": repr(graph)}
     picture = mermaid.draw(graph)
@@ -31,7 +35,7 @@ def graph_bundle(graph: Graph) -> dict[str, str]:
     if len(graph) <= _MOST_DRAWN:
         # Without Graphviz, or with one that cannot, the others do.
         with suppress(OSError, RuntimeError):
-            bundle["image/svg+xml"] = dot.svg(graph)
+            bundle["image/svg+xml"] = dot.svg(graph, patience=_PATIENCE)
     return bundle
 
 
@@ -49,12 +53,14 @@ def results_table(results: RunResults) -> str:
         )
         for result in shown
     ]
-    left = len(results) - len(shown)
+    total = len(results)
+    left = total - len(shown)
     counts = ", ".join(
         f"{count} {status.name.lower()}" for status, count in results.counts().items()
     )
     totals = (
-        f"{len(results)} tasks: {counts or 'nothing to run'}; {results.wall_time:.4f} s wall time"
+        f"{total} {'task' if total == 1 else 'tasks'}: {counts or 'nothing to run'}; "
+        f"{results.wall_time:.4f} s wall time"
     )
     return "\n".join(
         [
@@ -70,5 +76,8 @@ def results_table(results: RunResults) -> str:
 
 
 def _row(cell: str, values: Sequence[str]) -> str:
-    cells = "".join(f"<{cell}>{escape(value)}</{cell}>" for value in values)
+    # A lone surrogate, as in a file name that is no text, cannot be sent to a browser as UTF-8.
+    cells = "".join(
+        f"<{cell}>{escape(' '.join(lines_of(value)) if value else '')}</{cell}>" for value in values
+    )
     return f"<tr>{cells}</tr>"

@@ -7,7 +7,7 @@ from itertools import pairwise
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults, TaskStatus
 from portable_sched.analysis.breakdown import breakdown
-from portable_sched.analysis.wording import in_seconds
+from portable_sched.analysis.wording import in_seconds, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,13 @@ def edges_of(graph: Graph) -> Iterator[tuple[int, int, bool]]:
         dependencies = set(graph.dependencies[number])
         for earlier in graph.waits_for(number):
             yield earlier, number, earlier not in dependencies
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, at least one, with a mark for each character that cannot be drawn."""
+    lines = [printable(line) for line in text.replace("\t", " ").splitlines()]
+    # Mermaid refuses a label without text.
+    return lines if any(lines) else ["\N{REPLACEMENT CHARACTER}"]
 
 
 def task_label(graph: Graph, number: int, results: RunResults | None) -> list[str]:

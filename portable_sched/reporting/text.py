@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from portable_sched._results import RunResults, TaskResult
+from portable_sched._results import RunResults, TaskResult, TaskStatus
 from portable_sched.analysis.breakdown import breakdown
 from portable_sched.analysis.explanation import explain
 from portable_sched.analysis.wording import in_seconds, printable
@@ -26,8 +26,9 @@ def report(results: RunResults, *, verbose: bool = False) -> str:
 
     Args:
         results: of a run, over or not.
-        verbose: whether to add every attempt that failed, with its traceback, why tasks did not
-            run, and where the time went.
+        verbose: whether to add every attempt that failed, with its traceback, what became of
+            tasks that were tried again or cancelled, why others did not run, and where the time
+            went.
     """
     rows = [_row(result) for result in results]
     table = _aligned([_HEADINGS, *rows]) if rows else []
@@ -44,15 +45,19 @@ def _not_started(results: RunResults) -> Iterator[str]:
     """Why tasks did not run, the first hundred of them."""
     names = [result.task_name for result in results if not result.attempts]
     for name in names[:_MOST_EXPLAINED]:
-        yield ""
-        yield f"{_one_line(str(explain(results, name)))}."
+        yield from _explained(results, name)
     if len(names) > _MOST_EXPLAINED:
         yield ""
         yield f"And {len(names) - _MOST_EXPLAINED} more were not started."
 
 
+def _explained(results: RunResults, name: str) -> Iterator[str]:
+    yield ""
+    yield f"{_one_line(str(explain(results, name)))}."
+
+
 def _attempts(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
-    """The attempts of a task that failed."""
+    """The attempts of a task that failed, and what became of it if that is not the end of it."""
     for failure in result.failures:
         began = failure.started_at - results.started_at
         next_one = f", the next one {in_seconds(failure.backoff)} later" if failure.backoff else ""
@@ -63,6 +68,9 @@ def _attempts(results: RunResults, result: TaskResult[object]) -> Iterator[str]:
         )
         for line in traceback_of(failure.exception).splitlines():
             yield f"    {printable(line.expandtabs(4))}"
+    is_cut_off = result.status is TaskStatus.CANCELLED and result.attempts
+    if is_cut_off or (result.failures and result.status is not TaskStatus.FAILED):
+        yield from _explained(results, result.task_name)
 
 
 def _row(result: TaskResult[object]) -> tuple[str, ...]:

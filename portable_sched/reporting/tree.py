@@ -2,9 +2,8 @@
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults
-from portable_sched.analysis.wording import printable
 
-from .picture import task_label
+from .picture import lines_of, task_label
 
 _SEEN = " (above)"
 
@@ -39,7 +38,7 @@ def draw(graph: Graph, results: RunResults | None = None) -> str:
         if level > _DEEPEST:
             branch = f"{'   ' * _DEEPEST}[{level}] "
         again = number in seen and bool(graph.waits_for(number))
-        label = ": ".join(printable(part) for part in task_label(graph, number, results))
+        label = ": ".join(" | ".join(lines_of(part)) for part in task_label(graph, number, results))
         lines.append(f"{branch}{label}{remark}{_SEEN if again else ''}")
         if number in seen:
             continue
