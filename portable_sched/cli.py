@@ -54,7 +54,7 @@ from portable_sched._settings import POLICIES, project_settings
 from portable_sched.analysis.explanation import explain as explained
 from portable_sched.analysis.wording import both_ends, printable
 from portable_sched.demo import SUMMARY, census
-from portable_sched.reporting.json import results_from_json
+from portable_sched.reporting import results_from_json
 
 _EPILOG: Final = """
 **Exit codes**: 0 all tasks completed, 1 a task failed or was not run, 2 wrong use, 130 interrupted.

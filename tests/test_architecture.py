@@ -52,7 +52,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_hooks": {"_executors", "_log", "_tasks"},
     "_failures": {"_errors"},
     "_engine": {"_backend", "_executors", "_failures", "_lifetimes", "_results", "_state"},
-    "reporting": {"_formats"},
     "reporting.tracebacks": set(),
     "reporting.text": {
         *("_results", "analysis.breakdown", "analysis.explanation", "analysis.wording"),
@@ -64,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_checks", "_errors", "_graph", "_resources", "_results", "_tasks"),
         *("reporting.document", "reporting.recorded", "reporting.tracebacks"),
     },
+    "reporting": {"_formats", "reporting.json"},
     "reporting.junit": {
         *("_errors", "_results", "analysis.explanation", "analysis.wording"),
         *("reporting.recorded", "reporting.tracebacks"),
@@ -104,7 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_options": {"", "_formats", "_jobs", "_loading", "_settings"},
     "cli": {
         *("", "_errors", "_formats", "_jobs", "_loading", "_options", "_settings"),
-        *("analysis.explanation", "analysis.wording", "demo", "reporting.json"),
+        *("analysis.explanation", "analysis.wording", "demo", "reporting"),
     },
     "__main__": {"cli"},
     "otel": {"", "_errors"},
