@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, isnan
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from portable_sched._checks import Demand
 from portable_sched._resources import THREAD
@@ -183,6 +183,16 @@ class _Cause:
     before: int | None = None
 
 
+class _Parts(NamedTuple):
+    """What one task did with its time, in seconds, as in `TaskTime`."""
+
+    dependencies: float
+    slot: float
+    resources: dict[str, float]
+    backoff: float
+    running: float
+
+
 class _Run:
     """The attempts of one run, and what each of them waited for."""
 
@@ -208,19 +218,10 @@ class _Run:
 
     def task_times(self) -> Iterable[TaskTime]:
         """What each task did with its time."""
-        slacks = self._slacks()
-        for definition, (dependencies, slot, resources, backoff, running), slack in zip(
-            self._record.tasks, self._times, slacks, strict=True
+        for definition, parts, slack in zip(
+            self._record.tasks, self._times, self._slacks(), strict=True
         ):
-            yield TaskTime(
-                task_name=definition.name,
-                dependencies=dependencies,
-                slot=slot,
-                resources=resources,
-                backoff=backoff,
-                running=running,
-                slack=slack,
-            )
+            yield TaskTime(task_name=definition.name, slack=slack, **parts._asdict())
 
     def chain(self) -> list[ChainLink]:
         """From the attempt that ended last back to the start of the run."""
@@ -250,14 +251,14 @@ class _Run:
 
     def advice(self) -> Advice | None:
         """The limit whose widening could save most, if anybody waited for one."""
-        waited: dict[str, float] = {_SLOT: sum(slot for _, slot, *_ in self._times)}
+        waited: dict[str, float] = {_SLOT: sum(parts.slot for parts in self._times)}
         held: dict[str, float] = {}
-        for number, (_, _, resources, _, running) in enumerate(self._times):
-            for resource, seconds in resources.items():
+        for number, parts in enumerate(self._times):
+            for resource, seconds in parts.resources.items():
                 waited[resource] = waited.get(resource, 0.0) + seconds
             for resource, units in self._demand(number):
-                held[resource] = held.get(resource, 0.0) + units * running
-        own = [backoff + running for _, _, _, backoff, running in self._times]
+                held[resource] = held.get(resource, 0.0) + units * parts.running
+        own = [parts.backoff + parts.running for parts in self._times]
         path = longest_path(self._record.graph, own)
         bounds = {name: held.get(name, 0.0) / units for name, units in self._limits.items()}
         best: Advice | None = None
@@ -284,15 +285,15 @@ class _Run:
         demand = demands[number] if demands else ()
         return (*demand, (_SLOT, 1)) if _SLOT in self._limits else demand
 
-    def _time_of(self, number: int) -> tuple[float, float, dict[str, float], float, float]:
-        """Seconds waiting for dependencies, a slot, resources, in backoff, running."""
+    def _time_of(self, number: int) -> _Parts:
+        """What one task did with its time."""
         record = self._record
         ended = record.ended[number] - record.began
         if isnan(ended):
             ended = self.finish
         ready = ready_at(record, number)
         if ready is None:
-            return ended, 0.0, {}, 0.0, 0.0
+            return _Parts(ended, 0.0, {}, 0.0, 0.0)
         waits_until = since = ready - record.began
         slot = backoff = running = 0.0
         resources: dict[str, float] = {}
@@ -315,7 +316,7 @@ class _Run:
             pause = min(pauses.get(latest, 0.0), ended - waits_until)
             backoff += pause
             slot += self._waited(number, waits_until + pause, ended, resources)
-        return since, slot, resources, backoff, running
+        return _Parts(since, slot, resources, backoff, running)
 
     def _waited(self, number: int, start: float, end: float, resources: dict[str, float]) -> float:
         """Seconds for a slot; those for resources are added to `resources`."""
@@ -443,7 +444,7 @@ class _Run:
                 later += [(other, closing) for other in graph.followers.get(one, ())]
             for other, closing in later:
                 if other in last:
-                    took = self._spans[last[other]].end - self._times[other][0]
+                    took = self._spans[last[other]].end - self._times[other].dependencies
                     bound = min(bound, late[other] - took - closing)
             for other in freed.get(number, ()):
                 took = self._spans[last[other]].end - self._spans[first[other]].start

@@ -100,14 +100,10 @@ def explain(results: RunResults, task: str, now: float | None = None) -> Explana
         raise KeyError(f"No task {task!r} in these results.{nearest}")
     if now is None:
         now = last_moment(record)
-    says = {
-        PENDING: _pending,
-        RUNNING: _running,
-        COMPLETED: _completed,
-        FAILED: _failed,
-        CANCELLED: _cancelled,
-    }[record.status[number]]
-    return says(record, number, now)
+    status = record.status[number]
+    if status in {PENDING, RUNNING}:
+        return (_pending if status == PENDING else _running)(record, number, now)
+    return {COMPLETED: _completed, FAILED: _failed, CANCELLED: _cancelled}[status](record, number)
 
 
 def _said(record: RunRecord, number: int, text: str, **parts: Any) -> Explanation:
@@ -173,7 +169,7 @@ def _running(record: RunRecord, number: int, now: float) -> Explanation:
     return _ready(record, number, now, f"{failed} is")
 
 
-def _completed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa: ARG001 - one shape for all
+def _completed(record: RunRecord, number: int) -> Explanation:
     name = record.tasks[number].name
     attempts = record.attempt_of(number)
     took = in_seconds(record.ended[number] - record.started[number])
@@ -187,7 +183,7 @@ def _completed(record: RunRecord, number: int, now: float) -> Explanation:  # no
     return _said(record, number, ready_since=_ready_since(record, number), text=text)
 
 
-def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa: ARG001 - one shape for all
+def _failed(record: RunRecord, number: int) -> Explanation:
     chain = [number]
     while chain[-1] in record.failed_dependency:
         chain.append(record.failed_dependency[chain[-1]])
@@ -208,7 +204,7 @@ def _failed(record: RunRecord, number: int, now: float) -> Explanation:  # noqa:
     return _said(record, number, ready_since=since, chain=tuple(names), text=text)
 
 
-def _cancelled(record: RunRecord, number: int, now: float) -> Explanation:  # noqa: ARG001 - one shape for all
+def _cancelled(record: RunRecord, number: int) -> Explanation:
     name = record.tasks[number].name
     started = record.started[number]
     if not isnan(started):

@@ -124,29 +124,21 @@ def _attempts_of(
 ) -> list[tuple[float, float, int, int, int]]:
     """Start, end, task, attempt and status of each attempt of one task."""
     latest = record.attempt_of(number)
-    status = record.status[number]
-    rows = []
+    rows: dict[int, tuple[float, float, int, int, int]] = {}
     for failure in record.failures.get(number, ()):
         start = failure.started_at - record.began
-        # What the teardown of a lifetime raised is told as of the attempt that had opened it, and
-        # what `retry_on` raised is a second failure of one attempt.
-        if failure.attempt < latest or (status != RUNNING and number not in record.closed):
-            rows.append((start, start + failure.duration, number, failure.attempt, FAILED))
-    rows = list({row[3]: row for row in reversed(rows)}.values())
-    if all(attempt != latest for _, _, _, attempt, _ in rows):
+        row = (start, start + failure.duration, number, failure.attempt, FAILED)
+        # What `retry_on` raised is a second failure of one attempt, which the first one ended.
+        rows.setdefault(failure.attempt, row)
+    if number in record.closed:
+        # What a teardown raised is told as of the attempt that had opened the lifetime.
+        rows.pop(latest, None)
+    if latest not in rows:
         start = record.attempt_start_of(number) - record.began
-        failed = record.failures.get(number)
-        if status == RUNNING:
-            if failed and failed[-1].attempt == latest:
-                # It is in backoff, or waits for a slot again.
-                rows.append((start, start + failed[-1].duration, number, latest, FAILED))
-            else:
-                rows.append((start, max(start, until), number, latest, RUNNING))
-        else:
-            end = record.ended[number] - record.began
-            set_up = COMPLETED if number in record.closed else status
-            rows.append((start, end, number, latest, set_up))
-    return rows
+        status = COMPLETED if number in record.closed else record.status[number]
+        end = max(start, until) if status == RUNNING else record.ended[number] - record.began
+        rows[latest] = (start, end, number, latest, status)
+    return list(rows.values())
 
 
 def last_moment(record: RunRecord) -> float:
