@@ -1,10 +1,11 @@
 """A run from the command line: carried out, interrupted by signals, and reported at its end."""
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,9 @@ from portable_sched.analysis.wording import printable
 
 COMPLETED, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
+
+# From so many signals on a run is cancelled.
+_CANCELLED: Final = 2
 
 # What waits is told of in a few lines: it is about to be cancelled.
 _MOST_EXPLAINED: Final = {TaskStatus.RUNNING: 8, TaskStatus.PENDING: 3}
@@ -88,35 +92,55 @@ def carried_out(job: Job) -> tuple[int, RunResults | None]:
     """Run it and write its reports; answers the exit code, and the results if there are any.
 
     Raises:
-        UsageError: the graph cannot be run, or the backend is not installed.
-        SystemExit: a task raised it; the reports were written all the same.
+        UsageError: the graph cannot be run, or the backend is not installed, or a report cannot be
+            written.
     """
     begun: list[RunResults] = []
 
     def note(event: Any) -> None:
         begun.append(event.results)
 
-    scheduler = job.scheduler.with_settings(observers=[_Noting(note), *_progress(job)])
-    interruption = _Interruption(scheduler, progress=job.progress)
-    was_interrupted = False
-    try:
-        _run(job, scheduler, interruption)
-    except KeyboardInterrupt:
-        was_interrupted = True
-    finally:
-        for results in begun:
+    def write() -> None:
+        # Where a task runs its own scheduler, there were others.
+        for results in begun[:1]:
             write_reports(job, results)
+
+    change(job.scheduler, observers=[_Noting(note), *_progress(job)])
+    interruption = Interruption(job.scheduler, write)
+    code: int | None = None
+    with interruption.handled():
+        try:
+            _run(job, interruption)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except SystemExit as leaving:
+            code = _code_of(leaving)
+        write()
+        interruption.reported = True
     ended = begun[0] if begun else None
-    if was_interrupted or interruption.signals:
-        return INTERRUPTED, ended
-    return COMPLETED if ended is not None and ended.ok else FAILED, ended
+    if interruption.signals:
+        code = INTERRUPTED
+    elif code is None:
+        code = COMPLETED if ended is not None and ended.ok else FAILED
+    return code, ended
+
+
+def change(scheduler: TaskScheduler, **settings: Any) -> None:
+    """Change settings of a scheduler itself, and not of a copy.
+
+    It may be the one that the tasks know by name, to ask it how things stand, or to stop it.
+    """
+    vars(scheduler).update(vars(scheduler.with_settings(**settings)))
 
 
 def write_reports(job: Job, results: RunResults) -> None:
-    """Write what was asked for, and say which files were written."""
-    failed: list[str] = []
-    # Files first: who reads what is printed may be gone (`| head`), and one report that cannot be
-    # written is not to cost the others.
+    """Write what was asked for, and say which files were written.
+
+    Raises:
+        UsageError: one cannot be written; the others were.
+    """
+    unwritten: list[str] = []
+    # Files first: who reads what is printed may be gone (`| head`).
     for report in sorted(job.reports, key=lambda each: each.file is None):
         options = {"verbose": True} if job.verbose and report.format == "text" else {}
         try:
@@ -128,9 +152,30 @@ def write_reports(job: Job, results: RunResults) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            failed.append(str(error))
-    if failed:
-        raise UsageError(f"The report cannot be written: {'; '.join(failed)}")
+            unwritten.append(str(error))
+    if unwritten:
+        raise UsageError(f"The report cannot be written: {'; '.join(unwritten)}")
+
+
+def leave(code: int) -> None:
+    """End the program at once, without what goes on in threads; otherwise Python waits for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    with suppress(Exception):
+        # Files that are yet to be written, a terminal that has no cursor.
+        atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way
+    os._exit(code)
+
+
+def _code_of(leaving: SystemExit) -> int:
+    """The exit code that a task has chosen, but none that says that all have completed."""
+    if isinstance(leaving.code, int):
+        return leaving.code or FAILED
+    if leaving.code is not None:
+        # As Python does with what is no number.
+        print(leaving.code, file=sys.stderr)
+    return FAILED
 
 
 class _Noting:
@@ -156,50 +201,57 @@ def _progress(job: Job) -> list[Callable[[Any], object]]:
     return [Progress()]
 
 
-def _run(job: Job, scheduler: TaskScheduler, interruption: "_Interruption") -> None:
+def _run(job: Job, interruption: "Interruption") -> None:
     async def main() -> None:
+        if interruption.signals:
+            raise KeyboardInterrupt
         interruption.call_soon = call_soon()
-        await scheduler.run(
-            job.targets,
-            inputs=job.inputs,
-            order="shuffle" if job.shuffle else "priority",
-            seed=job.seed,
-        )
+        try:
+            await job.scheduler.run(
+                job.targets,
+                inputs=job.inputs,
+                order="shuffle" if job.shuffle else "priority",
+                seed=job.seed,
+            )
+        finally:
+            interruption.call_soon = None
 
     backend = "asyncio" if job.backend == "uvloop" else job.backend
     options = {"use_uvloop": True} if job.backend == "uvloop" else {}
-    with interruption.handled():
-        try:
-            anyio.run(main, backend=backend, backend_options=options)
-        except TaskError as error:
-            raise refused(error) from error
-        except (ImportError, LookupError) as error:
-            # Of anyio, which looks for its backend; what a task raises stays in its result.
-            raise UsageError(
-                f"The backend {job.backend!r} is not installed: "
-                f"pip install 'portable_sched[{job.backend}]'"
-            ) from error
+    try:
+        anyio.run(main, backend=backend, backend_options=options)
+    except TaskError as error:
+        raise refused(error) from error
+    except (ImportError, LookupError) as error:
+        # Of anyio, which looks for its backend; what a task raises stays in its result.
+        raise UsageError(
+            f"The backend {job.backend!r} is not installed: "
+            f"pip install 'portable_sched[{job.backend}]'"
+        ) from error
 
 
-class _Interruption:
+class Interruption:
     """What Ctrl-C and SIGTERM do to a run.
 
-    The handler runs between any two instructions of the main thread, so it only asks the event loop
-    to have the run stopped when it comes to it.
+    The handler runs between any two instructions of the main thread, so it raises nothing, and only
+    asks the event loop to have the run stopped when it comes to it. Before and after the run it
+    counts. A third signal is for a program that does not come to it, or to its end.
 
     Args:
         scheduler: whose run it is.
-        progress: whether a live view may have hidden the cursor.
+        write: writes the reports.
 
     Attributes:
-        signals: how many have come.
-        call_soon: how to have the event loop call something; None before it runs.
+        signals: how many have come; SIGTERM counts twice, since it cancels.
+        call_soon: how to have the event loop call something; None while there is no run.
+        reported: whether the reports have been written.
     """
 
-    def __init__(self, scheduler: TaskScheduler, *, progress: bool = False) -> None:
+    def __init__(self, scheduler: TaskScheduler, write: Callable[[], object]) -> None:
         self._scheduler = scheduler
-        self._hides_cursor = progress and sys.stderr is not None and sys.stderr.isatty()
+        self._write = write
         self.signals = 0
+        self.reported = False
         self.call_soon: Callable[[Callable[[], object]], object] | None = None
 
     @contextmanager
@@ -210,36 +262,44 @@ class _Interruption:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            # A run that was cancelled may have left a thread behind, for which Python waits at the
+            # end of the program: then there may be another Ctrl-C.
+            if self.signals < _CANCELLED:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        self.signals += 1
-        if self.call_soon is None:
-            raise KeyboardInterrupt
-        first = self.signals == 1
-        if number == signal.SIGINT and first:
-            self.call_soon(self._drain)
-        else:
-            self.call_soon(partial(self._cancel, first))
-            # A task that does not let itself be cancelled is not to keep the program for ever. What
-            # ends it then runs no clean-up, so the cursor, which the live view hid, comes back now.
-            if self._hides_cursor:
-                os.write(sys.stderr.fileno(), b"\x1b[?25h")
+        so_far = self.signals
+        self.signals = max(so_far + 1, 0 if number == signal.SIGINT else _CANCELLED)
+        if so_far >= _CANCELLED:
+            # The next one finds nobody who could do anything about it.
             signal.signal(number, signal.SIG_DFL)
+            self._leave()
+        elif self.call_soon is not None:
+            cancel = partial(self._cancel, so_far)
+            self.call_soon(cancel if self.signals >= _CANCELLED else self._drain)
 
     def _drain(self) -> None:
         self._say("Stopping: nothing new is started. Ctrl-C again cancels what is running.")
         self._explain()
         self._scheduler.stop()
 
-    def _cancel(self, first: bool) -> None:  # noqa: FBT001 - called through a partial
-        self._say("Cancelling what is running.")
-        if first:
+    def _cancel(self, signals_before: int) -> None:
+        self._say("Cancelling what is running. Ctrl-C again leaves at once.")
+        if not signals_before:
             self._explain()
             self._scheduler.stop()
         # The second call cancels.
         self._scheduler.stop()
+
+    def _leave(self) -> None:
+        # Whatever it was doing, it may have been printing.
+        with suppress(Exception):
+            self._say("Leaving at once.")
+        with suppress(Exception):
+            if not self.reported:
+                self._write()
+        leave(INTERRUPTED)
 
     def _explain(self) -> None:
         """Say why what is running and waiting does."""

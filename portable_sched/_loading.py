@@ -2,16 +2,22 @@
 
 import importlib
 import importlib.util
+import inspect
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
-from inspect import iscoroutine, signature
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from portable_sched import TaskDef, TaskRegistry, TaskScheduler, task
+from portable_sched import TaskRegistry, TaskScheduler, task
 from portable_sched._errors import TaskError, did_you_mean, error_text, nearest_names
+
+# Where Python and what is installed have their modules: whoever reads an error has written neither.
+_LIBRARIES: Final = [
+    Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+]
 
 
 class UsageError(Exception):
@@ -24,10 +30,6 @@ class UsageError(Exception):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
-
-
-# The names under which files were loaded: a file may be loaded again.
-_FILES: Final[set[str]] = set()
 
 
 def loaded(target: str) -> TaskScheduler:
@@ -44,7 +46,7 @@ def loaded(target: str) -> TaskScheduler:
     place, name = _split(target)
     module = _imported(place)
     if name:
-        return _as_scheduler(target, _named(module, name))
+        return _as_scheduler(target, _named(module, place, name))
     found = _candidates(module)
     if len(found) > 1:
         raise UsageError(
@@ -63,14 +65,31 @@ def loaded(target: str) -> TaskScheduler:
 
 
 def names_a_place(target: str) -> bool:
-    """Whether there is a file or a module of that name."""
+    """Whether it is a file that there is, or a name with a dot or a colon that leads to a module.
+
+    One word is none, since half the names of tasks are modules of Python's too: `test`, `copy`.
+    """
     place, _ = _split(target)
     if _is_file(place):
         return True
-    _look_in_current_folder()
+    package, dot, _ = place.partition(".")
+    if place == target and not dot:
+        return False
+    look_in(Path.cwd())
     # Of what stands in a package the package is imported, which may fail in any way.
-    package, _, _ = place.partition(".")
     return package.isidentifier() and importlib.util.find_spec(package) is not None
+
+
+def look_in(folder: Path) -> None:
+    """Have modules looked for in a folder first."""
+    if sys.path[:1] != [str(folder)]:
+        sys.path.insert(0, str(folder))
+
+
+def from_here(path: str) -> str:
+    """A path as it is written in the current folder, if it leads to something there."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -92,7 +111,7 @@ def _imported(place: str) -> ModuleType:
         return _from_file(Path(place)) if _is_file(place) else _from_module(place)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(place, error) from error
 
 
@@ -101,50 +120,43 @@ def _from_file(path: Path) -> ModuleType:
         near = path.parent if path.parent.is_dir() else Path()
         nearest = nearest_names(path.name, [each.name for each in near.glob("*.py")])
         raise UsageError(f"No file {str(path)!r}.{did_you_mean(nearest)}")
-    folder = str(path.resolve().parent)
-    package = _package_of(path.resolve())
-    if package is not None:
-        # As a part of its package, or its relative imports would fail.
-        root, name = package
-        if root not in sys.path:
-            sys.path.insert(0, root)
-        return importlib.import_module(name)
-    # It would take the place of `json` or `rich` for everybody, us included.
-    if path.stem in sys.modules and path.stem not in {*_FILES, "__main__"}:
+    if path.suffix != ".py" or "." in path.stem:
+        raise UsageError(f"Expected a file of Python, with one dot in its name, got {str(path)!r}.")
+    folder, name = _as_module(path.resolve())
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        # It would take the place of that one for everybody, us included.
         raise UsageError(
-            f"{path} has the name of a module that is in use, {path.stem!r}. Name the file "
-            "otherwise."
+            f"Python itself has a module {name.partition('.')[0]!r}. Give {str(path)!r} another "
+            "name."
         )
-    _FILES.add(path.stem)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    # Under its own name, or what it defines could not be sent to another process.
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"Expected a file of Python, whose name ends in .py, got {str(path)!r}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
+    look_in(folder)
+    module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    if file is None or Path(file).resolve() != path.resolve():
+        raise UsageError(
+            f"Expected module {name!r} to be {str(path)!r}, but it is {file}. Give one of them "
+            "another name."
+        )
     return module
 
 
-def _package_of(path: Path) -> tuple[str, str] | None:
-    """The folder of the outermost package that a file is in, and its dotted name; None for none."""
+def _as_module(path: Path) -> tuple[Path, str]:
+    """The folder in which to look for a file as a module, and the module's name.
+
+    It is loaded under its own name, with that of its package if it has one: otherwise its relative
+    imports would fail, and what it defines could not be sent to another process.
+    """
     # A package itself is what its __init__.py is: under that name it would run twice.
     names = [] if path.stem == "__init__" else [path.stem]
     folder = path.parent
     while (folder / "__init__.py").is_file():
         names.insert(0, folder.name)
         folder = folder.parent
-    return (str(folder), ".".join(names)) if folder != path.parent else None
+    return folder, ".".join(names)
 
 
 def _from_module(name: str) -> ModuleType:
-    _look_in_current_folder()
+    look_in(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -157,36 +169,38 @@ def _from_module(name: str) -> ModuleType:
         ) from None
 
 
-def _look_in_current_folder() -> None:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-
-
-def _broken(place: str, error: Exception) -> UsageError:
-    """What a module raised while it was imported, with the place where it did."""
-    # Without the frames that led to it: ours, and those of the import.
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [at for at, frame in enumerate(frames) if not _is_of_the_import(frame.filename)]
-    text = error_text(error)
+def _broken(place: str, error: BaseException) -> UsageError:
+    """What the user's code raised while it was imported or called, with the place where it did."""
+    told = traceback.TracebackException.from_exception(error)
+    ours = traceback.extract_tb(error.__traceback__)[-1:]
+    for each in _with_what_led_to_it(told):
+        # Without the frames that led to it: ours, and those of the import.
+        own = [frame for frame in each.stack if not _is_of_the_import(frame.filename)]
+        each.stack = traceback.StackSummary.from_list(own)
+    text = " ".join(error_text(error).splitlines())
+    if _is_ours(ours[0].filename) and isinstance(error, (TaskError, TypeError, ValueError)):
+        # One of our refusals speaks for itself.
+        text = str(error)
     where = place
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename or place}, line {error.lineno}"
+    for frame in told.stack:
+        # The last line that the user has written.
+        if not _is_library(frame.filename) or where == place:
+            where = f"{from_here(frame.filename)}, line {frame.lineno}"
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
+        where = f"{from_here(error.filename)}, line {error.lineno}"
         text = f"SyntaxError: {error.msg}"
-    elif own:
-        # Where the user's code called us, if it is one of our refusals.
-        last = [at for at in own if not _is_ours(frames[at].filename)][-1:] or own[-1:]
-        where = f"{frames[last[0]].filename}, line {frames[last[0]].lineno}"
-        if isinstance(error, (TaskError, TypeError, ValueError)) and _is_ours(frames[-1].filename):
-            text = str(error)
-    details = "".join(
-        [
-            "Traceback (most recent call last):\n",
-            *traceback.format_list([frames[at] for at in own]),
-            *traceback.format_exception_only(error),
-        ]
-    )
-    return UsageError(f"{where}: {text}", details)
+    return UsageError(f"{where}: {text}", "".join(told.format()))
+
+
+def _with_what_led_to_it(
+    told: traceback.TracebackException,
+) -> Iterator[traceback.TracebackException]:
+    """An exception, and those during which it was raised or from which it came."""
+    waiting = [told]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += filter(None, [each.__cause__, each.__context__])
 
 
 def _is_of_the_import(filename: str) -> bool:
@@ -198,36 +212,55 @@ def _is_of_the_import(filename: str) -> bool:
 
 
 def _is_ours(filename: str) -> bool:
-    return Path(__file__).parent in Path(filename).parents
+    return Path(filename).is_relative_to(Path(__file__).parent)
+
+
+def _is_library(filename: str) -> bool:
+    return _is_ours(filename) or any(map(Path(filename).is_relative_to, _LIBRARIES))
 
 
 def _candidates(module: ModuleType) -> dict[str, Any]:
-    """The registries and schedulers at the top of a module, by name; schedulers count more."""
-    shared = getattr(task, "__self__", None)
+    """The registries and schedulers at the top of a module, by name.
+
+    Schedulers count more than registries, and those that are empty count if there is nothing else.
+    """
+    shared = getattr(task, "__self__", ())
     found = {
         name: value
         for name, value in vars(module).items()
         if isinstance(value, (TaskScheduler, TaskRegistry)) and value is not shared
     }
     schedulers = {name: one for name, one in found.items() if isinstance(one, TaskScheduler)}
+    filled = {name: one for name, one in found.items() if isinstance(one, TaskRegistry) and one}
+    if not (schedulers or filled) and shared:
+        return {}
     # One object may have several names.
-    by_identity = {id(one): name for name, one in reversed((schedulers or found).items())}
+    by_identity = {id(one): name for name, one in reversed((schedulers or filled or found).items())}
     return {name: found[name] for name in reversed(by_identity.values())}
 
 
-def _named(module: ModuleType, name: str) -> Any:
+def _named(module: ModuleType, place: str, name: str) -> Any:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
             nearest = did_you_mean(nearest_names(part, [*vars(value)] if value is module else []))
-            raise UsageError(f"No {part!r} in {module.__name__}.{nearest}")
+            raise UsageError(f"No {part!r} in {place}.{nearest}")
         value = getattr(value, part)
     return value
 
 
 def _as_scheduler(target: str, found: Any) -> TaskScheduler:
-    if callable(found) and not isinstance(found, (TaskRegistry, TaskDef)):
+    name = _task_name(found)
+    if name is not None:
+        place, _ = _split(target)
+        raise UsageError(
+            f"Expected {target} to be what has tasks, got the task {name!r}. Write it after a "
+            f"space, as in portable-sched run {place} {name}."
+        )
+    if callable(found) and not isinstance(found, TaskRegistry):
         found = _called(target, found)
+    if inspect.iscoroutine(found):
+        found.close()
     if isinstance(found, TaskScheduler):
         return found
     if isinstance(found, TaskRegistry) or (
@@ -246,22 +279,24 @@ def _as_scheduler(target: str, found: Any) -> TaskScheduler:
     )
 
 
+def _task_name(found: Any) -> str | None:
+    """The name of a single task, or of a function that is decorated as one."""
+    try:
+        return TaskScheduler([found]).tasks[0].name
+    except (TypeError, AttributeError):
+        # Some callables of Python's own are in no module.
+        return None
+
+
 def _called(target: str, function: Callable[..., Any]) -> Any:
     try:
-        signature(function).bind()
+        inspect.signature(function).bind()
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"Expected {target} to be a function without parameters that returns a registry, a "
-            f"scheduler or a list: {error}. To run one task, write its name after a space."
+            f"scheduler or a list: {error}."
         ) from error
     try:
-        found = function()
-    except Exception as error:
+        return function()
+    except (Exception, SystemExit) as error:
         raise _broken(target, error) from error
-    if iscoroutine(found):
-        found.close()
-        raise UsageError(
-            f"Expected {target} to be a function that returns a registry, a scheduler or a list, "
-            "got an async function. To run one task, write its name after a space."
-        )
-    return found

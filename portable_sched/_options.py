@@ -3,34 +3,43 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from os import environ
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from portable_sched import TaskScheduler
-from portable_sched._formats import FORMATS, format_of
-from portable_sched._jobs import Report
+from portable_sched._formats import FORMATS, GRAPH_FORMATS, format_of
+from portable_sched._jobs import Report, change
 from portable_sched._loading import UsageError, loaded, names_a_place
-from portable_sched._settings import BACKENDS, project_settings
+from portable_sched._settings import BackendName, PolicyName, project_settings
 
 
 def _task_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """The names that a shell may offer."""
-    try:
-        place, _ = place_and_targets(ctx.params.get("place"), None, project_settings(Path.cwd()))
-        names = [definition.name for definition in loaded(place).tasks]
-    except UsageError:
-        # There is nobody to tell in the middle of a command that is being typed.
-        return []
+    # What the module prints would be taken for names, and there is nobody to tell of an error in
+    # the middle of a command that is being typed.
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        try:
+            place, _ = place_and_targets(
+                ctx.params.get("place"), None, project_settings(Path.cwd())
+            )
+            names = [definition.name for definition in loaded(place).tasks]
+        except UsageError:
+            return []
     return [name for name in names if name.startswith(incomplete)]
 
 
-_PLACE_HELP = (
+_HOW: Final = "How it runs"
+_SHOWN: Final = "What is shown"
+
+_PLACE_HELP: Final = (
     "Where the tasks are: a module, or a file, and after a colon the name of a registry, a "
     "scheduler, a list, or a function that returns one. Without a name: the only registry there, "
-    "or what was decorated with @task."
+    "or what was decorated with @task. A project can settle it once; then one word is a target."
 )
 Place = Annotated[
     str | None,
@@ -40,27 +49,76 @@ Targets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="TARGETS",
-        help="Run these tasks, and what they need, and no others.",
+        help="These tasks, and what they need, and no others.",
         show_default=False,
         autocompletion=_task_names,
     ),
 ]
-Limits = Annotated[
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=TEXT",
+        help="An input of the run, as text, or as JSON with `:=`, as in count:=3. Repeatable.",
+        rich_help_panel=_HOW,
+    ),
+]
+Backend = Annotated[
+    BackendName | None,
+    typer.Option(
+        help="The event loop.",
+        case_sensitive=False,
+        show_default="asyncio",
+        rich_help_panel=_HOW,
+    ),
+]
+Limit = Annotated[
     int | None,
     typer.Option(
-        "--max-concurrency", "-j", min=1, metavar="N", help="At most so many tasks at one time."
+        "--max-concurrency",
+        "-j",
+        min=1,
+        metavar="N",
+        help="At most so many tasks at one time.",
+        rich_help_panel=_HOW,
+    ),
+]
+OnFailure = Annotated[
+    PolicyName | None,
+    typer.Option(
+        help="What a failure means for the rest: continue runs what does not depend on it, drain "
+        "starts nothing new, cancel ends what is running too.",
+        case_sensitive=False,
+        show_default="continue",
+        rich_help_panel=_HOW,
     ),
 ]
 Resources = Annotated[
     list[str] | None,
     typer.Option(
-        "--resource", metavar="NAME=UNITS", help="Units of a resource, as in db=4. Repeatable."
+        "--resource",
+        metavar="NAME=UNITS",
+        help="Units of a resource, as in db=4. Repeatable.",
+        rich_help_panel=_HOW,
     ),
 ]
-Backend = Annotated[
-    str | None,
+Shuffle = Annotated[
+    bool,
     typer.Option(
-        metavar="NAME", help=f"The event loop: {', '.join(BACKENDS)}.", show_default="asyncio"
+        "--shuffle",
+        help="Start ready tasks in any order, to find dependencies that nobody declared. "
+        "`--shuffle=SEED` repeats one.",
+        rich_help_panel=_HOW,
+    ),
+]
+Seed = Annotated[int | None, typer.Option(hidden=True)]
+ShowProgress = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--no-progress",
+        help="Show how the run goes on.",
+        show_default="on a terminal",
+        rich_help_panel=_SHOWN,
     ),
 ]
 Reports = Annotated[
@@ -71,12 +129,8 @@ Reports = Annotated[
         help=f"{', '.join(FORMATS)}; to a file, or printed. Repeatable. A file's name says its "
         "format too: run.html.",
         show_default="text",
-    ),
-]
-ShowProgress = Annotated[
-    bool | None,
-    typer.Option(
-        "--progress/--no-progress", help="Show how the run goes on.", show_default="on a terminal"
+        rich_help_panel=_SHOWN,
+        autocompletion=lambda: list(FORMATS),
     ),
 ]
 ShowTraceback = Annotated[
@@ -84,12 +138,50 @@ ShowTraceback = Annotated[
 ]
 
 
+GraphFormat = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"How it is written: {', '.join(GRAPH_FORMATS)}.",
+        autocompletion=lambda: list(GRAPH_FORMATS),
+    ),
+]
+SvgFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw it to a file, by Graphviz, which has to be there."),
+]
+RunToDraw = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw the graph of a run, coloured by how it went, from its JSON report. No module is "
+        "needed then.",
+    ),
+]
+LimitsToTry = Annotated[
+    str, typer.Option(metavar="N,N,...", help="Values of max-concurrency to try, or none.")
+]
+KnownSeconds = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The JSON report of an earlier run: what tasks take."),
+]
+
+
 def with_seed(arguments: Sequence[str]) -> list[str]:
-    """`--shuffle=7` as the two options that it stands for."""
+    """`--shuffle=7` as the two options that it stands for.
+
+    Raises:
+        UsageError: the seed is no number.
+    """
     taken: list[str] = []
     for argument in arguments:
-        option, _, seed = argument.partition("=")
-        taken += ["--shuffle", "--seed", seed] if option == "--shuffle" and seed else [argument]
+        option, equals, seed = argument.partition("=")
+        if option != "--shuffle" or not equals:
+            taken.append(argument)
+        elif seed.isdecimal():
+            taken += ["--shuffle", "--seed", seed]
+        else:
+            raise UsageError(f"Expected --shuffle=SEED to have a whole number, got {seed!r}.")
     return taken
 
 
@@ -111,20 +203,21 @@ def place_and_targets(
     return place, targets or None
 
 
-def with_limits(
+def limit(
     scheduler: TaskScheduler,
     settings: Mapping[str, Any],
     max_concurrency: int | None,
     resources: Sequence[str] | None,
-) -> TaskScheduler:
+) -> None:
+    """Give a scheduler the limits of the command line, else of the project, else leave its own."""
     changes: dict[str, Any] = {}
-    limit = max_concurrency or settings.get("max-concurrency")
-    if limit is not None:
-        changes["max_concurrency"] = limit
+    most = max_concurrency or settings.get("max-concurrency")
+    if most is not None:
+        changes["max_concurrency"] = most
     units = {**settings.get("resources", {}), **dict(map(_as_units, resources or ()))}
     if units:
         changes["resources"] = {**scheduler.resources, **units}
-    return scheduler.with_settings(**changes)
+    change(scheduler, **changes)
 
 
 def _as_units(text: str) -> tuple[str, int]:
@@ -150,20 +243,12 @@ def as_input(text: str) -> tuple[str, object]:
         raise UsageError(f"Expected JSON after := of --input {text!r}: {error}") from error
 
 
-def as_backend(backend: str | None, settings: Mapping[str, Any]) -> str:
-    return one_of("--backend", backend or settings.get("backend", "asyncio"), BACKENDS)
-
-
-def one_of(option: str, value: str, choices: Sequence[str]) -> str:
-    if value.lower() not in choices:
-        raise UsageError(f"Expected {option} to be {' or '.join(choices)}, got {value!r}.")
-    return value.lower()
-
-
 def wants_progress(asked: bool | None, settings: Mapping[str, Any]) -> bool:  # noqa: FBT001 - as the option has it
     """Where nobody says, a person at a terminal sees it, and a log does not."""
-    settled = settings.get("progress") if asked is None else asked
-    return sys.stderr.isatty() and "CI" not in environ if settled is None else settled
+    settled: bool | None = settings.get("progress") if asked is None else asked
+    if settled is not None:
+        return settled
+    return sys.stderr.isatty() and environ.get("CI", "").lower() in {"", "0", "false"}
 
 
 def as_reports(texts: Sequence[str], *, text_if_none_is_printed: bool = True) -> list[Report]:
@@ -202,6 +287,8 @@ def _as_file(name: str) -> Path:
     file = Path(name)
     if not file.parent.is_dir():
         raise UsageError(f"Expected a file in a folder that is there after --report, got {name!r}.")
+    if file.is_dir():
+        raise UsageError(f"Expected a file after --report, got the folder {name!r}.")
     return file
 
 

@@ -3,14 +3,14 @@
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from portable_sched._errors import did_you_mean, nearest_names
 
-from ._loading import UsageError
+from ._loading import UsageError, from_here, look_in
 
-BACKENDS: Final = ("asyncio", "trio", "uvloop")
-POLICIES: Final = ("continue", "drain", "cancel")
+BackendName = Literal["asyncio", "trio", "uvloop"]
+PolicyName = Literal["continue", "drain", "cancel"]
 
 
 def _is_whole(value: object) -> bool:
@@ -28,9 +28,9 @@ def _are_texts(value: object) -> bool:
 # Each setting with what it has to be.
 _KNOWN: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "target": (lambda value: isinstance(value, str), "a module or file, as in 'pipeline.py'"),
-    "backend": (lambda value: value in BACKENDS, "'asyncio', 'trio' or 'uvloop'"),
+    "backend": (lambda value: value in get_args(BackendName), "'asyncio', 'trio' or 'uvloop'"),
     "max-concurrency": (_is_whole, "a whole number of at least 1"),
-    "on-failure": (lambda value: value in POLICIES, "'continue', 'drain' or 'cancel'"),
+    "on-failure": (lambda value: value in get_args(PolicyName), "'continue', 'drain' or 'cancel'"),
     "resources": (_is_units, "a table of whole numbers, as in { db = 4 }"),
     "report": (_are_texts, "a list of formats, as in ['html=run.html']"),
     "progress": (lambda value: isinstance(value, bool), "true or false"),
@@ -41,7 +41,8 @@ def project_settings(folder: Path) -> dict[str, Any]:
     """The settings of the nearest `pyproject.toml`, of `folder` or above; empty if there are none.
 
     Raises:
-        UsageError: the file is no TOML, or a setting is unknown or not what it should be.
+        UsageError: the file cannot be read, or is no TOML, or a setting is unknown or not what it
+            should be.
     """
     for place in (folder, *folder.parents):
         file = place / "pyproject.toml"
@@ -51,25 +52,44 @@ def project_settings(folder: Path) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    name = from_here(str(file))
     try:
         table = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: {error}") from error
-    tool = table.get("tool", {})
-    settings = tool.get("portable-sched", {}) if isinstance(tool, dict) else {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: {error}") from error
+    tools = table.get("tool")
+    settings = tools.get("portable-sched", {}) if isinstance(tools, dict) else {}
     if not isinstance(settings, dict):
-        raise UsageError(f"{file}: expected [tool.portable-sched] to be a table.")
+        raise UsageError(f"{name}: expected [tool.portable-sched] to be a table.")
     for key, value in settings.items():
         if key not in _KNOWN:
             nearest = did_you_mean(nearest_names(key, list(_KNOWN)))
-            raise UsageError(f"{file}: [tool.portable-sched] has no setting {key!r}.{nearest}")
+            raise UsageError(f"{name}: [tool.portable-sched] has no setting {key!r}.{nearest}")
         fits, expected = _KNOWN[key]
         if not fits(value):
             raise UsageError(
-                f"{file}: expected {key} of [tool.portable-sched] to be {expected}, got {value!r}."
+                f"{name}: expected {key} of [tool.portable-sched] to be {expected}, got {value!r}."
             )
-    # A file is meant as it is seen from where the settings stand.
-    target = settings.get("target", "")
-    if target.partition(":")[0].endswith(".py"):
-        settings["target"] = str(file.parent / target)
-    return settings
+    return _as_seen_from(file.parent, settings)
+
+
+def _as_seen_from(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose files and modules are meant as they are seen from where the settings stand."""
+    seen = dict(settings)
+    if "target" in seen:
+        place = seen["target"].partition(":")[0]
+        if place.endswith(".py"):
+            seen["target"] = from_here(str(folder / seen["target"]))
+        else:
+            look_in(folder)
+    if "report" in seen:
+        seen["report"] = [_report_seen_from(folder, text) for text in seen["report"]]
+    return seen
+
+
+def _report_seen_from(folder: Path, text: str) -> str:
+    name, equals, file = text.partition("=")
+    if equals:
+        return f"{name}={from_here(str(folder / file))}" if file else text
+    # A file that says its format has a suffix, and a format has none.
+    return from_here(str(folder / text)) if "." in text else text

@@ -177,10 +177,13 @@ def test_a_failed_task_is_exit_code_1(write, say) -> None:
 def test_tracebacks_of_tasks_are_shown_where_they_are_asked_for(write, say) -> None:
     write(pipeline=FAILING)
 
-    assert "Traceback" not in say("run", "pipeline.py").out
-    told = say("run", "pipeline.py", "--traceback").out
-    assert '    raise OSError("no network")\n' in told
-    assert "Where the " in told
+    said = say("run", "pipeline.py")
+    assert "Traceback" not in said.out
+    assert "--traceback shows where tasks failed.\n" == said.err
+    said = say("run", "pipeline.py", "--traceback")
+    assert '    raise OSError("no network")\n' in said.out
+    assert "Where the " in said.out
+    assert "" == said.err
 
 
 def test_targets_run_with_what_they_need(write, say) -> None:
@@ -239,6 +242,43 @@ def test_an_order_is_shuffled_and_can_be_repeated(write, say) -> None:
     assert re.search(r"order: shuffle, seed \d+", say("run", "pipeline.py", "--shuffle").out)
 
 
+def test_a_resource_is_added_to_those_that_a_scheduler_has(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskScheduler
+
+            scheduler = TaskScheduler([], resources={"db": 1, "gpu": 2})
+        """
+    )
+    run = json.loads(say("run", "pipeline.py", "--resource=db=4", "--report=json").out)
+
+    assert {"db": 4, "gpu": 2} == run["run"]["resources"]
+
+
+def test_a_task_may_ask_its_scheduler_how_things_stand(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskRegistry, TaskScheduler
+
+            registry = TaskRegistry()
+
+            @registry.task
+            async def ask() -> None:
+                print(dict(scheduler.status_snapshot())["ask"].name)
+                scheduler.stop()
+
+            @registry.task(depends_on=[ask])
+            async def never() -> None: ...
+
+            scheduler = TaskScheduler(registry)
+        """
+    )
+    said = say("run", "pipeline.py", "-j1", "--on-failure=drain")
+
+    assert said.out.startswith("RUNNING\n")
+    assert "CANCELLED" == said.statuses["never"]
+
+
 def test_progress_is_shown_where_it_is_asked_for(write, say) -> None:
     write(pipeline=SIMPLE)
 
@@ -246,15 +286,38 @@ def test_progress_is_shown_where_it_is_asked_for(write, say) -> None:
     assert "" == say("run", "pipeline.py", "--no-progress").err
 
 
+def test_a_task_may_run_its_scheduler_itself(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskRegistry, TaskScheduler
+
+            registry = TaskRegistry()
+
+            @registry.task
+            async def inner() -> None: ...
+
+            @registry.task
+            async def outer() -> None:
+                await scheduler.run([inner])
+
+            scheduler = TaskScheduler(registry)
+        """
+    )
+    said = say("run", "pipeline.py", "outer")
+
+    assert {"outer": "COMPLETED"} == said.statuses
+    assert 1 == said.out.count("wall time")
+
+
 @pytest.mark.parametrize(
-    ("ci", "terminal", "shown"), [(False, True, True), (True, True, False), (False, False, False)]
+    ("ci", "terminal", "shown"),
+    [("", True, True), ("false", True, True), ("true", True, False), ("", False, False)],
 )
 def test_without_a_word_a_person_at_a_terminal_sees_progress(
     monkeypatch, ci, terminal, shown
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    if ci:
-        monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("CI", ci)
 
     assert shown is _options.wants_progress(None, {})
     assert _options.wants_progress(None, {"progress": True})
@@ -326,51 +389,19 @@ def test_the_only_registry_is_found_and_a_scheduler_counts_more(write, say) -> N
 def test_the_settings_of_a_scheduler_are_kept(write, say) -> None:
     write(
         pipeline="""
+            import anyio
             from portable_sched import TaskRegistry, TaskScheduler
 
             registry = TaskRegistry()
-
-            @registry.task(resources=["gpu"])
-            async def rest() -> None: ...
-
-            scheduler = TaskScheduler(registry, max_concurrency=1, resources={"gpu": 1, "db": 1})
+            for name in "abc":
+                @registry.task(name)
+                async def rest() -> None:
+                    await anyio.sleep(0)
+            scheduler = TaskScheduler(registry, max_concurrency=1)
         """
     )
-    run = json.loads(say("run", "pipeline.py", "--report=json", "--resource=db=4").out)["run"]
 
-    assert (1, {"gpu": 1, "db": 4}) == (run["max_concurrency"], run["resources"])
-
-
-def test_a_file_in_a_package_is_a_part_of_it(write, say, folder) -> None:
-    package = folder / "company" / "jobs"
-    package.mkdir(parents=True)
-    (folder / "company" / "__init__.py").touch()
-    (package / "__init__.py").touch()
-    (package / "rows.py").write_text("ROWS = [1, 2]\n")
-    (package / "nightly.py").write_text(
-        "from portable_sched import TaskRegistry\n"
-        "from .rows import ROWS\n"
-        "registry = TaskRegistry()\n"
-        "@registry.task\n"
-        "async def count() -> None:\n"
-        "    print(__name__, len(ROWS))\n"
-    )
-    path = str(Path("company", "jobs", "nightly.py"))
-
-    assert say("run", path).out.startswith("company.jobs.nightly 2\n")
-    assert 0 == say("run", "company.jobs.nightly").code
-    assert 0 == say("run", path).code
-    assert "Expected tasks" in say("run", str(Path("company", "jobs", "__init__.py"))).err
-    assert "company.jobs" in sys.modules
-
-
-def test_a_file_does_not_take_the_place_of_a_module_in_use(write, say) -> None:
-    write(json=SIMPLE)
-
-    assert (
-        "portable-sched: json.py has the name of a module that is in use, 'json'. Name the file "
-        "otherwise.\n"
-    ) == say("run", "json.py").err
+    assert "1 at once" in say("run", "pipeline.py").out
 
 
 def test_a_schedulers_own_progress_is_enough(write, say) -> None:
@@ -406,6 +437,63 @@ def test_what_a_file_defines_is_in_a_module_of_its_name(write, say) -> None:
     assert 0 == say("run", "pipeline.py").code
 
 
+def test_a_registry_without_tasks_does_not_stand_in_the_way(write, say) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskRegistry
+
+            unused, used = TaskRegistry(), TaskRegistry()
+
+            @used.task
+            async def one() -> None: ...
+        """,
+        other="from portable_sched import TaskRegistry\nunused = TaskRegistry()\n"
+        f"{textwrap.dedent(SIMPLE)}",
+    )
+
+    assert {"one"} == set(say("run", "pipeline.py").statuses)
+    assert {"fetch", "load"} == set(say("run", "other.py").statuses)
+
+
+def test_a_file_in_a_package_is_a_part_of_it(write, say, folder) -> None:
+    package = folder / "company" / "jobs"
+    package.mkdir(parents=True)
+    (folder / "company" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "rows.py").write_text("ROWS = [1, 2]\n")
+    (package / "nightly.py").write_text(
+        "from portable_sched import TaskRegistry\n"
+        "from .rows import ROWS\n"
+        "registry = TaskRegistry()\n"
+        "@registry.task\n"
+        "async def count() -> None:\n"
+        "    print(__name__, len(ROWS))\n"
+    )
+    path = str(Path("company", "jobs", "nightly.py"))
+
+    assert say("run", path).out.startswith("company.jobs.nightly 2\n")
+    assert 0 == say("run", "company.jobs.nightly").code
+    assert 0 == say("run", path).code
+    assert "Expected tasks" in say("run", str(Path("company", "jobs", "__init__.py"))).err
+    assert "company.jobs" in sys.modules
+
+
+def test_a_file_with_the_name_of_another_module_is_refused(write, say, folder) -> None:
+    write(pipeline=SIMPLE, calendar=SIMPLE)
+    (folder / "below").mkdir()
+    (folder / "below" / "pipeline.py").write_text("")
+
+    assert (
+        "portable-sched: Python itself has a module 'calendar'. Give 'calendar.py' another name.\n"
+    ) == say("run", "calendar.py").err
+    assert 0 == say("run", "pipeline.py").code
+    second = str(Path("below/pipeline.py"))
+    assert (
+        f"portable-sched: Expected module 'pipeline' to be {second!r}, but it is "
+        f"{folder / 'pipeline.py'}. Give one of them another name.\n"
+    ) == say("run", "below/pipeline.py").err
+
+
 REFUSED_PLACES = {
     "nothing": (
         [],
@@ -425,25 +513,6 @@ REFUSED_PLACES = {
             "file with its suffix, as in pipeline.py."
         ),
     ),
-    "no name of a module": (
-        ["pipe line"],
-        "Expected the name of a module, or a file that is there, got 'pipe line'.",
-    ),
-    "a task": (
-        ["pipeline.py:load"],
-        (
-            "Expected pipeline.py:load to be a function without parameters that returns a "
-            "registry, a scheduler or a list: missing a required argument: 'fetch'. To run one "
-            "task, write its name after a space."
-        ),
-    ),
-    "an async function": (
-        ["pipeline.py:fetch"],
-        (
-            "Expected pipeline.py:fetch to be a function that returns a registry, a scheduler or a "
-            "list, got an async function. To run one task, write its name after a space."
-        ),
-    ),
     "no tasks": (
         ["empty.py"],
         (
@@ -453,9 +522,9 @@ REFUSED_PLACES = {
     ),
     "no such name": (
         ["several.py:frist"],
-        "No 'frist' in several. Did you mean 'first'?",
+        "No 'frist' in several.py. Did you mean 'first'?",
     ),
-    "no such name in it": (["several.py:first.x"], "No 'x' in several."),
+    "no such name in it": (["several.py:first.x"], "No 'x' in several.py."),
     "several registries": (
         ["several.py"],
         (
@@ -481,9 +550,31 @@ REFUSED_PLACES = {
             "got 1 (int) in the list. Pass the function itself, or registry[name]."
         ),
     ),
+    "a task": (
+        ["pipeline.py:load"],
+        (
+            "Expected pipeline.py:load to be what has tasks, got the task 'load'. Write it after a "
+            "space, as in portable-sched run pipeline.py load."
+        ),
+    ),
+    "an async function": (
+        ["several.py:make"],
+        (
+            "Expected several.py:make to be a TaskRegistry, a TaskScheduler, a list of tasks, or a "
+            "function that returns one of these, got coroutine."
+        ),
+    ),
+    "an empty name": (
+        ["a..b"],
+        "Expected the name of a module, or a file that is there, got 'a..b'.",
+    ),
+    "a file with two dots": (
+        ["two.dots.py"],
+        "Expected a file of Python, with one dot in its name, got 'two.dots.py'.",
+    ),
     "a text file": (
         ["notes.txt"],
-        "Expected a file of Python, whose name ends in .py, got 'notes.txt'.",
+        "Expected a file of Python, with one dot in its name, got 'notes.txt'.",
     ),
     "no such target": (
         ["pipeline.py", "lod"],
@@ -491,11 +582,17 @@ REFUSED_PLACES = {
     ),
     "a policy": (
         ["pipeline.py", "--on-failure=stop"],
-        "Expected --on-failure to be continue or drain or cancel, got 'stop'.",
+        (
+            "Invalid value for '--on-failure': 'stop' is not one of 'continue', 'drain', 'cancel'. "
+            "Try portable-sched run --help."
+        ),
     ),
     "a backend": (
         ["pipeline.py", "--backend=curio"],
-        "Expected --backend to be asyncio or trio or uvloop, got 'curio'.",
+        (
+            "Invalid value for '--backend': 'curio' is not one of 'asyncio', 'trio', 'uvloop'. "
+            "Try portable-sched run --help."
+        ),
     ),
     "a resource": (
         ["pipeline.py", "--resource=db=0"],
@@ -554,9 +651,12 @@ def test_wrong_use_is_told_in_one_line(write, say, folder, arguments, message) -
 
             first, second = TaskRegistry(), TaskRegistry()
             number, numbers = 3, [1, 2]
+
+            async def make(): ...
         """,
     )
     (folder / "notes.txt").write_text("nothing")
+    (folder / "two.dots.py").write_text("")
     said = say("run", *arguments)
 
     assert ("", f"portable-sched: {message}\n", 2) == (said.out, said.err, said.code)
@@ -591,7 +691,7 @@ def test_what_a_module_raises_is_told_with_its_place(write, say, folder) -> None
             divide()
         """,
     )
-    place = f"{folder / 'below.py'}, line 3: ZeroDivisionError: division by zero"
+    place = "below.py, line 3: ZeroDivisionError: division by zero"
     said = say("run", "pipeline.py")
 
     assert (f"portable-sched: {place} (--traceback shows where)\n", 2) == (said.err, said.code)
@@ -600,6 +700,66 @@ def test_what_a_module_raises_is_told_with_its_place(write, say, folder) -> None
     assert said.err.endswith(f"ZeroDivisionError: division by zero\nportable-sched: {place}\n")
     assert "importlib" not in said.err
     assert "_loading" not in said.err
+
+
+def test_what_a_module_raises_is_told_with_what_led_to_it(write, say) -> None:
+    write(
+        pipeline="""
+            try:
+                import below
+            except KeyError as error:
+                raise ValueError("two\\nlines") from error
+        """,
+        below="{}['x']\n",
+    )
+    said = say("run", "pipeline.py", "--traceback").err
+
+    assert said.endswith("\nportable-sched: pipeline.py, line 5: ValueError: two lines\n")
+    assert "    raise ValueError(" in said
+    assert "KeyError: 'x'\n\nThe above exception was the direct cause" in said
+    assert "importlib" not in said
+
+
+def test_an_error_within_a_library_is_told_where_the_users_code_called_it(write, say) -> None:
+    write(pipeline="import json\nx = 1\njson.loads('{')\n")
+
+    assert say("run", "pipeline.py").err.startswith(
+        "portable-sched: pipeline.py, line 3: JSONDecodeError: "
+    )
+
+
+def test_a_syntax_error_of_no_file_is_told_where_it_is_raised(write, say) -> None:
+    write(pipeline="import ast\nast.parse('x = (')\n")
+
+    assert say("run", "pipeline.py").err.startswith(
+        "portable-sched: pipeline.py, line 2: SyntaxError: "
+    )
+
+
+def test_a_module_that_leaves_is_told(write, say) -> None:
+    write(pipeline="import sys\nsys.exit(0)\n", make="def tasks():\n    raise SystemExit(3)\n")
+
+    assert (
+        "portable-sched: pipeline.py, line 2: SystemExit: 0 (--traceback shows where)\n"
+        == say("run", "pipeline.py").err
+    )
+    assert 2 == say("run", "make.py:tasks").code
+
+
+def test_ctrl_c_while_a_module_is_imported_interrupts(write, say) -> None:
+    write(pipeline="raise KeyboardInterrupt\n")
+    said = say("run", "pipeline.py")
+
+    assert ("", "", 130) == (said.out, said.err, said.code)
+
+
+def test_a_function_that_wants_something_makes_no_tasks(write, say) -> None:
+    write(pipeline="def make(day): ...\n")
+
+    assert (
+        "portable-sched: Expected pipeline.py:make to be a function without parameters that "
+        "returns a registry, a scheduler or a list: missing a required argument: 'day'.\n"
+    ) == say("run", "pipeline.py:make").err
 
 
 def test_what_the_library_refuses_is_told_where_the_users_code_says_it(write, say, folder) -> None:
@@ -613,7 +773,7 @@ def test_what_the_library_refuses_is_told_where_the_users_code_says_it(write, sa
     )
 
     assert say("run", "pipeline.py").err.startswith(
-        f"portable-sched: {folder / 'pipeline.py'}, line 4: Task 'fetch': expected retries to be"
+        "portable-sched: pipeline.py, line 4: Task 'fetch': expected retries to be"
     )
 
 
@@ -621,18 +781,17 @@ def test_a_syntax_error_is_told_with_its_line(write, say, folder) -> None:
     write(pipeline="x = 1\ndef broken(:\n    pass\n")
 
     assert (
-        f"portable-sched: {folder / 'pipeline.py'}, line 2: SyntaxError: invalid syntax "
+        "portable-sched: pipeline.py, line 2: SyntaxError: invalid syntax "
         "(--traceback shows where)\n"
     ) == say("run", "pipeline.py").err
 
 
 def test_what_a_module_cannot_import_is_its_own_affair(write, say, folder) -> None:
     write(pipeline="import no_such_library\n")
-    place = folder / "pipeline.py"
 
     for name in ["pipeline.py", "pipeline"]:
         assert (
-            f"portable-sched: {place}, line 1: ModuleNotFoundError: No module named "
+            "portable-sched: pipeline.py, line 1: ModuleNotFoundError: No module named "
             "'no_such_library' (--traceback shows where)\n"
         ) == say("run", name).err
 
@@ -641,8 +800,7 @@ def test_what_a_function_raises_that_should_make_tasks_is_told(write, say, folde
     write(pipeline="def make():\n    raise LookupError('no plan')\n")
 
     assert (
-        f"portable-sched: {folder / 'pipeline.py'}, line 2: LookupError: no plan (--traceback "
-        "shows where)\n"
+        "portable-sched: pipeline.py, line 2: LookupError: no plan (--traceback shows where)\n"
     ) == say("run", "pipeline.py:make").err
 
 
@@ -676,21 +834,40 @@ def test_another_report_can_be_printed_instead(write, say) -> None:
     assert said.out.startswith("flowchart TD\n")
 
 
-def test_a_report_that_cannot_be_written_is_told(write, say) -> None:
-    write(pipeline=SIMPLE)
-    said = say("run", "pipeline.py", "--report", "html=.")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (
+            "nowhere/run.html",
+            "Expected a file in a folder that is there after --report, got 'nowhere/run.html'.",
+        ),
+        ("html=.", "Expected a file after --report, got the folder '.'."),
+    ],
+)
+def test_a_place_where_no_report_can_be_is_refused_before_anything_runs(
+    write, say, place, message
+) -> None:
+    write(pipeline="raise AssertionError")
 
-    assert 2 == said.code
-    assert "portable-sched: The report cannot be written: " in said.err
-    assert "COMPLETED" in said.out
+    assert f"portable-sched: {message}\n" == say("run", "pipeline.py", "--report", place).err
 
 
-def test_one_that_cannot_be_written_does_not_cost_the_others(write, say, folder) -> None:
-    write(pipeline=SIMPLE)
-    said = say("run", "pipeline.py", "--report", "html=.", "--report", "run.json")
+def test_of_reports_that_cannot_be_written_the_others_are(write, say, folder) -> None:
+    write(
+        pipeline="""
+            from pathlib import Path
+            from portable_sched import task
 
-    assert 2 == said.code
-    assert "fetch" in (folder / "run.json").read_text()
+            @task
+            async def stand_in_the_way() -> None:
+                Path("run.html").mkdir()
+        """
+    )
+    said = say("run", "pipeline.py", "--report", "run.html", "--report", "run.json")
+
+    assert ({"stand_in_the_way": "COMPLETED"}, 2) == (said.statuses, said.code)
+    assert said.err.startswith("wrote run.json\nportable-sched: The report cannot be written: ")
+    assert "stand_in_the_way" in (folder / "run.json").read_text()
 
 
 def test_who_reads_no_further_costs_no_file(write, folder, monkeypatch) -> None:
@@ -725,7 +902,8 @@ def test_a_name_that_the_terminal_cannot_write_is_marked(write, monkeypatch, tmp
     )
     with (tmp_path / "out").open("w", encoding="ascii") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert 0 == command_line(["run", "pipeline.py"])
+        monkeypatch.setattr(sys, "argv", ["portable-sched", "run", "pipeline.py"])
+        assert 0 == __main__.main()
 
     assert "gr??e" in (tmp_path / "out").read_text("ascii")
 
@@ -763,6 +941,23 @@ def test_what_a_task_says_as_it_leaves_is_said(write, say) -> None:
     assert ("the disk is full\n", 1) == (said.err, said.code)
 
 
+@pytest.mark.parametrize("code", ["", "0", "False"])
+def test_a_task_that_leaves_has_not_completed(write, say, code) -> None:
+    write(
+        pipeline=f"""
+            import sys
+            from portable_sched import task
+
+            @task
+            async def leave() -> None:
+                sys.exit({code})
+        """
+    )
+    said = say("run", "pipeline.py")
+
+    assert ("", 1) == (said.err, said.code)
+
+
 def test_a_task_that_raises_a_keyboard_interrupt_interrupts(write, say) -> None:
     write(
         pipeline="""
@@ -789,7 +984,28 @@ def test_tasks_are_listed(write, say) -> None:
         "fetch  HIGH      2                        Get the rows.",
         "tidy   MEDIUM    1         fetch (after)",
         "load   MEDIUM    1         fetch",
-    ] == [line.rstrip() for line in say("list", "pipeline.py").out.splitlines()]
+    ] == say("list", "pipeline.py").out.splitlines()
+    # What a target comes after is no need of it.
+    assert ["tidy  MEDIUM    1"] == say("list", "pipeline.py", "tidy").out.splitlines()[1:]
+
+
+def test_a_partial_is_listed_with_what_its_function_says(write, say) -> None:
+    write(
+        pipeline="""
+            from functools import partial
+            from portable_sched import task
+
+            def measure(at):
+                '''Measure it.'''
+
+            task("north")(partial(measure, 1))
+        """
+    )
+
+    assert (
+        "north  MEDIUM    1                     Measure it."
+        == (say("list", "pipeline.py").out.splitlines()[1])
+    )
 
 
 def test_a_list_fits_a_terminal(write, say, monkeypatch) -> None:
@@ -801,17 +1017,19 @@ def test_a_list_fits_a_terminal(write, say, monkeypatch) -> None:
     assert 30 >= max(map(len, told.splitlines()))
 
 
-def test_names_mean_nothing_to_the_terminal(write, say) -> None:
+def test_names_mean_nothing_to_the_terminal(write, say, monkeypatch) -> None:
     write(
         pipeline=r"""
             from portable_sched import task
 
-            @task("[bold]x\x1b[2J")
+            @task("[bold]x\x1b[2J :smile:")
             async def measure() -> None: ...
         """
     )
 
-    assert "[bold]x�[2J" in say("list", "pipeline.py").out
+    assert "[bold]x�[2J :smile:" in say("list", "pipeline.py").out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "[bold]x�[2J :smile:" in say("list", "pipeline.py").out
 
 
 def test_a_graph_is_checked_without_being_run(write, say) -> None:
@@ -897,10 +1115,10 @@ def test_types_that_do_not_fit_are_a_warning(write, say) -> None:
             async def load(fetch: str) -> None: ...
         """
     )
-    said = say("check", "pipeline.py")
-
-    assert said.err.startswith("warning: ")
-    assert 0 == said.code
+    for command in ["check", "run", "plan"]:
+        said = say(command, "pipeline.py")
+        assert re.fullmatch("warning: .*\n", said.err)
+        assert 0 == said.code
 
 
 def test_a_resource_that_there_is_not_is_found_by_a_check(write, say) -> None:
@@ -935,8 +1153,19 @@ def test_a_graph_is_coloured_by_an_earlier_run(write, say) -> None:
     write(pipeline=FAILING)
     say("run", "pipeline.py", "--report", "run.json")
 
-    assert "load: failed\n" in say("graph", "pipeline.py", "--results", "run.json").out
     assert "load: failed\n" in say("graph", "--results", "run.json").out
+    assert "load: failed\n" in say("graph", "pipeline.py", "--results", "run.json").out
+    assert (
+        "portable-sched: Expected no targets with --results, which has the graph of its run.\n"
+    ) == say("graph", "pipeline.py", "load", "--results", "run.json").err
+
+
+def test_a_format_of_graphs_is_refused_if_there_is_none(write, say) -> None:
+    write(pipeline=SIMPLE)
+
+    assert (
+        "portable-sched: Expected format to be one of 'tree', 'mermaid', 'dot', 'svg', got 'png'.\n"
+    ) == say("graph", "pipeline.py", "--format", "png").err
 
 
 def test_a_graph_is_drawn_to_a_file_or_the_lack_of_graphviz_is_told(
@@ -1042,7 +1271,8 @@ def test_a_project_settles_what_is_run_and_how(write, say, settle, folder, monke
     assert said.out.startswith("trio")
     assert "1 at once" in said.out
     assert "CANCELLED" == said.statuses["late"]
-    assert "wrote run.json\n" == said.err
+    # Beside the settings, as the target is.
+    assert said.err.startswith(f"wrote {folder / 'run.json'}\n")
 
 
 def test_the_command_line_counts_more(write, say, settle) -> None:
@@ -1064,6 +1294,48 @@ def test_with_a_settled_place_the_words_are_tasks(write, say, settle) -> None:
     assert "fetch\n" in say("graph").out
 
 
+def test_with_a_settled_place_one_word_is_a_task_whatever_modules_there_are(
+    write, say, settle, folder
+) -> None:
+    write(
+        pipeline="""
+            from portable_sched import TaskRegistry
+
+            registry = TaskRegistry()
+
+            @registry.task
+            async def test() -> None: ...
+
+            @registry.task
+            async def other() -> None: ...
+        """
+    )
+    (folder / "below").mkdir()
+    (folder / "below" / "jobs.py").write_text("from pipeline import registry\n")
+    settle('target = "pipeline.py"')
+
+    assert {"test"} == set(say("run", "test").statuses)
+    assert {"test", "other"} == set(say("run", "below.jobs").statuses)
+    assert {"test", "other"} == set(say("run", "pipeline:registry").statuses)
+
+
+def test_a_settled_module_is_found_from_below(write, say, settle, folder, monkeypatch) -> None:
+    write(some_jobs=SIMPLE)
+    settle('target = "some_jobs"\nreport = ["html=run.html", "json"]')
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+
+    assert 0 == say("run").code
+    assert (folder / "run.html").exists()
+
+
+def test_a_settled_report_without_a_file_is_refused(write, say, settle) -> None:
+    settle('target = "pipeline.py"\nreport = ["html="]')
+    write(pipeline=SIMPLE)
+
+    assert "after --report html=, got none" in say("run").err
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -1081,44 +1353,43 @@ def test_with_a_settled_place_the_words_are_tasks(write, say, settle) -> None:
     ],
 )
 def test_settings_that_are_none_are_refused(say, settle, key, value, message) -> None:
-    file = settle(f"{key} = {value}")
+    settle(f"{key} = {value}")
     said = say("run", "pipeline.py")
 
     assert (
-        f"portable-sched: {file}: expected {key} of [tool.portable-sched] to be {message}.\n"
+        f"portable-sched: pyproject.toml: expected {key} of [tool.portable-sched] to be {message}."
+        "\n"
     ) == said.err
     assert 2 == said.code
 
 
 def test_an_unknown_setting_is_answered_with_the_nearest(say, settle) -> None:
-    file = settle("max_concurrency = 3")
+    settle("max_concurrency = 3")
 
     assert (
-        f"portable-sched: {file}: [tool.portable-sched] has no setting 'max_concurrency'. Did you "
-        "mean 'max-concurrency'?\n"
+        "portable-sched: pyproject.toml: [tool.portable-sched] has no setting 'max_concurrency'. "
+        "Did you mean 'max-concurrency'?\n"
     ) == say("run", "pipeline.py").err
 
 
 def test_a_file_of_settings_that_is_none_is_refused(say, folder) -> None:
     file = folder / "pyproject.toml"
     file.write_text("[tool")
-    assert say("run").err.startswith(f"portable-sched: {file}: ")
+    assert say("run").err.startswith("portable-sched: pyproject.toml: ")
+
+    file.write_bytes(b"# \xff")
+    assert say("run").err.startswith("portable-sched: pyproject.toml: 'utf-8' codec")
 
     file.write_text("[tool]\nportable-sched = 3\n")
     assert (
-        f"portable-sched: {file}: expected [tool.portable-sched] to be a table.\n" == say("run").err
+        "portable-sched: pyproject.toml: expected [tool.portable-sched] to be a table.\n"
+        == say("run").err
     )
 
 
-def test_a_tool_that_is_no_table_settles_nothing(write, say, folder) -> None:
-    (folder / "pyproject.toml").write_text("tool = 3\n")
-    write(pipeline=SIMPLE)
-
-    assert 0 == say("run", "pipeline.py").code
-
-
-def test_a_pyproject_without_settings_settles_nothing(write, say, folder) -> None:
-    (folder / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+@pytest.mark.parametrize("text", ["[project]\nname = 'x'\n", "tool = 3\n", "[tool.other]\n"])
+def test_a_pyproject_without_settings_settles_nothing(write, say, folder, text) -> None:
+    (folder / "pyproject.toml").write_text(text)
     write(pipeline=SIMPLE)
 
     assert 0 == say("run", "pipeline.py").code
@@ -1158,6 +1429,13 @@ def test_the_demo_counts_and_reports(small_library, say, folder) -> None:
     assert "\nWhere the " in said.out
     assert {} == said.statuses
     assert "big" in (folder / "run.json").read_text()
+    assert "To see its timeline" not in said.out
+
+
+def test_a_demo_without_a_report_tells_of_one(small_library, say) -> None:
+    assert say("demo", "--no-progress").out.endswith(
+        "\nTo see its timeline: portable-sched demo --report census.html\n"
+    )
 
 
 def test_a_demo_that_fails_has_no_tables(small_library, say, monkeypatch) -> None:
@@ -1187,9 +1465,34 @@ def test_help_has_examples_and_exit_codes(say) -> None:
     assert "run pipeline.py" in say("run", "--help").out
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["run", "-j", "x"]])
-def test_what_typer_refuses_is_wrong_use(say, arguments) -> None:
-    assert 2 == say(*arguments).code
+def test_without_a_command_there_is_help_and_it_is_wrong_use(say) -> None:
+    told = say()
+
+    assert 2 == told.code
+    assert told.out == say("--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rn"], "No such command 'rn'. Did you mean 'run'? Try portable-sched --help."),
+        (["explain", "x"], "Missing argument 'FILE'. Try portable-sched explain --help."),
+        (["run", "--shuffle=x"], "Expected --shuffle=SEED to have a whole number, got 'x'."),
+        (["run", "--shuffle="], "Expected --shuffle=SEED to have a whole number, got ''."),
+    ],
+)
+def test_what_is_not_understood_is_told_in_one_line(say, arguments, message) -> None:
+    said = say(*arguments)
+
+    assert ("", f"portable-sched: {message}\n", 2) == (said.out, said.err, said.code)
+
+
+@pytest.mark.parametrize("option", ["--frobnicate", "-jx", "-j0"])
+def test_an_option_that_is_not_understood_is_told_in_one_line(say, option) -> None:
+    said = say("run", option)
+
+    assert 2 == said.code
+    assert re.fullmatch(r"portable-sched: .*\. Try portable-sched run --help\.\n", said.err)
 
 
 def test_a_shell_is_offered_the_names_of_tasks(write) -> None:
@@ -1203,12 +1506,42 @@ def test_a_shell_is_offered_the_names_of_tasks(write) -> None:
     assert [] == _options._task_names(Context("nowhere.py"), "lo")
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("run pipeline.py ", ["fetch", "load"]),
+        ("run --backend t", ["trio"]),
+        ("run --report h", ["html"]),
+        ("graph --format m", ["mermaid"]),
+    ],
+)
+def test_bash_is_offered_what_fits(write, monkeypatch, capsys, words, offered) -> None:
+    write(pipeline=f"print('hello')\n{textwrap.dedent(SIMPLE)}")
+    monkeypatch.setenv("_PORTABLE_SCHED_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"portable-sched {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+
+    assert 0 == command_line([])
+    out, err = capsys.readouterr()
+    assert (offered, "") == (out.split(), err)
+
+
 def test_the_package_is_a_program(write, monkeypatch, capsys) -> None:
     write(pipeline=SIMPLE)
     monkeypatch.setattr(sys, "argv", ["portable-sched", "check", "pipeline.py"])
 
     assert 0 == __main__.main()
     assert "2 tasks, 1 dependency" in capsys.readouterr().out
+
+
+def test_the_output_may_be_a_stream_of_somebody_else(write, monkeypatch) -> None:
+    write(pipeline=SIMPLE)
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "argv", ["portable-sched", "check", "pipeline.py"])
+
+    assert 0 == __main__.main()
+    assert "2 tasks, 1 dependency" in stream.getvalue()
 
 
 def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -1227,7 +1560,7 @@ def test_it_runs_as_a_process(write, folder) -> None:
     write(pipeline=FAILING)
     done = run_python("-m", "portable_sched", "run", "pipeline.py", folder=folder)
 
-    assert ("", 1) == (done.stderr, done.returncode)
+    assert ("--traceback shows where tasks failed.\n", 1) == (done.stderr, done.returncode)
     assert "OSError: no network" in done.stdout
 
 
