@@ -326,7 +326,9 @@ def nearest_names(name: str, known: Sequence[str]) -> tuple[str, ...]:
 def full_name(function: object) -> str:
     """A function as an error message names it: `module.qualified_name`."""
     name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else repr(function)
+    # Some callables of Python's own have a name and no module: `iter([]).__next__`.
+    module = getattr(function, "__module__", None)
+    return f"{module}.{name}" if name and module else repr(function)
 
 
 def error_text(exception: BaseException) -> str:

@@ -6,7 +6,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -173,10 +173,9 @@ def _broken(place: str, error: BaseException) -> UsageError:
     """What the user's code raised while it was imported or called, with the place where it did."""
     told = traceback.TracebackException.from_exception(error)
     ours = traceback.extract_tb(error.__traceback__)[-1:]
-    for each in _with_what_led_to_it(told):
-        # Without the frames that led to it: ours, and those of the import.
-        own = [frame for frame in each.stack if not _is_of_the_import(frame.filename)]
-        each.stack = traceback.StackSummary.from_list(own)
+    # Without the frames that led to it: ours, and those of the import.
+    own = [frame for frame in told.stack if not _is_of_the_import(frame.filename)]
+    told.stack = traceback.StackSummary.from_list(own)
     text = " ".join(error_text(error).splitlines())
     if _is_ours(ours[0].filename) and isinstance(error, (TaskError, TypeError, ValueError)):
         # One of our refusals speaks for itself.
@@ -190,17 +189,6 @@ def _broken(place: str, error: BaseException) -> UsageError:
         where = f"{from_here(error.filename)}, line {error.lineno}"
         text = f"SyntaxError: {error.msg}"
     return UsageError(f"{where}: {text}", "".join(told.format()))
-
-
-def _with_what_led_to_it(
-    told: traceback.TracebackException,
-) -> Iterator[traceback.TracebackException]:
-    """An exception, and those during which it was raised or from which it came."""
-    waiting = [told]
-    while waiting:
-        each = waiting.pop()
-        yield each
-        waiting += filter(None, [each.__cause__, each.__context__])
 
 
 def _is_of_the_import(filename: str) -> bool:

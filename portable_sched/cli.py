@@ -269,7 +269,7 @@ def list_tasks(
     rows: list[tuple[str, ...]] = [_HEADINGS]
     for number, definition in enumerate(graph.tasks):
         needs = [graph.tasks[one].name for one in graph.dependencies[number]]
-        needs += [f"{name} (after)" for name in definition.after if name in graph.numbers]
+        needs += [f"{name} (after)" for name in definition.after]
         cells = (
             *(definition.name, definition.priority.name, str(definition.retries)),
             *(", ".join(needs), _first_line(definition.function)),

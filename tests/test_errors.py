@@ -18,6 +18,7 @@ from portable_sched import (
     ResourceError,
     TaskCancelledError,
     TaskError,
+    TaskScheduler,
     TaskTimeoutError,
     UnknownTargetError,
 )
@@ -273,3 +274,8 @@ def test_a_duplicate_error_shows_objects_without_a_name_by_their_repr() -> None:
 @each_error
 def test_an_error_is_shown_in_tracebacks_as_users_import_it(error: TaskError) -> None:
     assert "portable_sched" == type(error).__module__
+
+
+def test_a_callable_without_a_module_has_a_name_too() -> None:
+    with pytest.raises(TypeError, match=r"^Function <method-wrapper .+> is not a task yet\."):
+        TaskScheduler([iter([]).__next__])
