@@ -128,7 +128,7 @@ class Command:
 
 @pytest.fixture(params=["asyncio", "uvloop", "trio"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each of them in every session that has these tests: the process has the event loop, not we."""
+    """Each in every session that has these tests: the event loop is another process's."""
     name: str = request.param
     return name
 
