@@ -287,6 +287,10 @@ class RunRecord:
         """When the latest attempt of a started task began."""
         return self.attempt_began.get(number, self.started[number])
 
+    def demand_of(self, number: int) -> Demand:
+        """What a task holds while it is in its function."""
+        return self.demands[number] if self.demands else ()
+
     def statuses(self) -> Iterator[tuple[str, TaskStatus]]:
         """Each task's name and status, the latter as it is when the pair is asked for."""
         for number, definition in enumerate(self.tasks):

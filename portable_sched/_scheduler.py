@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from anyio import Event
 
 from ._backend import loop_clock
-from ._checks import as_callables, as_capacity, as_flag, as_limit, as_seconds, shown
+from ._checks import as_callables, as_capacity, as_flag, as_limit, shown
 from ._dataflow import Source, checked_inputs
 from ._engine import Run
 from ._errors import ResourceError, nearest_names
@@ -23,13 +23,7 @@ from ._resources import ResourceState, demands_of, with_threads
 from ._results import RunRecord, RunResults, TaskStatus
 from ._state import FailurePolicy, RunState
 from ._tasks import TaskDef, TaskLike, TaskRegistry, as_names, default_registry, definition_of
-from ._watch import (
-    GuardedResourceState,
-    GuardedState,
-    WatchedResourceState,
-    WatchedState,
-    wants_what_goes_well,
-)
+from ._watch import TELLING, states_that_tell
 
 if TYPE_CHECKING:
     # Imported where they are made: a program that does not ask should not pay for the answer.
@@ -145,7 +139,11 @@ class TaskScheduler:
             "attempt_hooks": self._hooks,
         }
         told = (*self._observers, *as_callables("observers", observers))
-        return TaskScheduler(self._tasks, observers=told, **{**settings, **changes})
+        other = TaskScheduler(self._tasks, observers=told, **{**settings, **changes})
+        if changes.keys().isdisjoint({"inherit_priority", "resources"}):
+            # Nothing that it was built by or checked against is another.
+            other._graph = self._graph
+        return other
 
     @property
     def tasks(self) -> tuple[TaskDef, ...]:
@@ -279,22 +277,17 @@ class TaskScheduler:
         demands = demands_of(graph, in_thread, self._limit)
         plain: type[RunState] = RunState
         holding: type[ResourceState] = ResourceState
-        announcer = Announcer(self._observers)
-        if self._observers:
-            closely = wants_what_goes_well(announcer)
-            plain = WatchedState if closely else GuardedState
-            holding = WatchedResourceState if closely else GuardedResourceState
+        announcer = Announcer(self._observers) if self._observers else None
+        if announcer is not None:
+            plain, holding = states_that_tell(announcer)
         state: RunState
         if demands is not None:
-            capacity = with_threads(self._capacity)
-            state = holding(graph, began, demands, capacity, **settings)
+            state = holding(graph, began, demands, with_threads(self._capacity), **settings)
         else:
             state = plain(graph, began, **settings)
             state.record.capacity = self._capacity
         state.record.limit = self._limit
-        if isinstance(
-            state, (GuardedState, GuardedResourceState, WatchedState, WatchedResourceState)
-        ):
+        if announcer is not None and isinstance(state, TELLING):
             state.announcer = announcer
         return state
 
@@ -437,13 +430,13 @@ class TaskScheduler:
                       3   10 s      10 s   3.0  <- more gains less than 5 %
         longest path 10 s, work of all tasks 30 s
         """
-        from .analysis.plan import planned, seconds_of  # noqa: PLC0415 - who does not ask does not pay
+        from .analysis.plan import known_seconds, planned  # noqa: PLC0415 - who does not ask does not pay
 
         graph = self.graph
         if targets is not None:
             graph = graph.subset(as_names("plan()", "targets", targets))
         limits = max_concurrency if isinstance(max_concurrency, Iterable) else [max_concurrency]
-        known = seconds_of(seconds) if isinstance(seconds, RunResults) else as_seconds(seconds)
+        known = known_seconds(seconds)
         return planned(graph, list(map(as_limit, limits)), self._capacity, known)
 
     def _results_of(self, results: object) -> RunResults:

@@ -202,6 +202,12 @@ class WatchedResourceState(_Watched, ResourceState):
     __slots__ = ("announcer",)
 
 
-def wants_what_goes_well(announcer: Announcer) -> bool:
-    """Whether anyone wants to be told what a task that succeeds goes through."""
-    return any(map(announcer.audience, _WHAT_GOES_WELL))
+TELLING: Final = (GuardedState, GuardedResourceState, WatchedState, WatchedResourceState)
+"""Those that have an announcer."""
+
+
+def states_that_tell(announcer: Announcer) -> tuple[type[RunState], type[ResourceState]]:
+    """The states, without resources and with them, that tell as much as somebody wants to hear."""
+    if any(map(announcer.audience, _WHAT_GOES_WELL)):
+        return WatchedState, WatchedResourceState
+    return GuardedState, GuardedResourceState

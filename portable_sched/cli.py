@@ -59,7 +59,7 @@ from portable_sched._options import (
 )
 from portable_sched._settings import project_settings
 from portable_sched.analysis.explanation import explain as explained
-from portable_sched.analysis.wording import both_ends, printable
+from portable_sched.analysis.wording import both_ends, counts_text, printable
 from portable_sched.demo import SUMMARY, census
 from portable_sched.reporting import results_from_json
 
@@ -386,12 +386,11 @@ def _graph_of(scheduler: TaskScheduler, targets: Sequence[str] | None) -> Graph:
 
 def _totals(results: RunResults) -> str:
     """A run of many tasks in two lines."""
-    counts = [f"{count} {status.name.lower()}" for status, count in results.counts().items()]
     slowest = sorted(results, key=lambda result: -result.duration)[:3]
     shown = ", ".join(f"{result.task_name} {result.duration:.2f} s" for result in slowest)
     return (
-        f"{_counted(len(results), 'task')}: {', '.join(counts)}; {results.wall_time:.2f} s, "
-        f"{results.most_running} at once\nslowest: {shown}"
+        f"{_counted(len(results), 'task')}: {counts_text(results.counts())}; "
+        f"{results.wall_time:.2f} s, {results.most_running} at once\nslowest: {shown}"
     )
 
 

@@ -44,6 +44,7 @@ from portable_sched import (
     TaskStatus,
 )
 from portable_sched._errors import error_text
+from portable_sched.analysis.wording import on_one_line, tasks_text
 
 __all__ = ["LogObserver"]
 
@@ -132,7 +133,7 @@ class LogObserver:
 
     def _run_started(self, event: RunStarted) -> None:
         count = len(event.tasks)
-        self._log(INFO, event, "Run started: %s", _tasks(count), run_tasks=count)
+        self._log(INFO, event, "Run started: %s", tasks_text(count), run_tasks=count)
 
     def _run_finished(self, event: RunFinished) -> None:
         results = event.results
@@ -147,7 +148,7 @@ class LogObserver:
             ERROR if failed else WARNING if cancelled else INFO,
             event,
             "Run finished: %s in %.3f s: %d completed, %d failed, %d cancelled",
-            _tasks(len(results)),
+            tasks_text(len(results)),
             results.wall_time,
             completed,
             failed,
@@ -172,7 +173,7 @@ class LogObserver:
                 event,
                 "Not started because task %r failed: %s",
                 root_cause,
-                _tasks(count),
+                tasks_text(count),
                 task_name=root_cause,
                 task_status=TaskStatus.FAILED.value,
                 run_not_started=count,
@@ -207,7 +208,7 @@ class LogObserver:
             failed,
             event.task,
             when,
-            _on_one_line(error),
+            on_one_line(error),
             task_name=event.task,
             task_status=TaskStatus.RUNNING.value,
             task_attempt=failed,
@@ -233,7 +234,7 @@ class LogObserver:
                 event,
                 TaskStatus.FAILED,
                 "Task %r was not started: %s",
-                _on_one_line(event.error),
+                on_one_line(event.error),
                 task_error=event.error,
                 task_root_cause=exception.root_cause,
             )
@@ -243,7 +244,7 @@ class LogObserver:
                 event,
                 TaskStatus.FAILED,
                 "Task %r failed: %s",
-                _on_one_line(event.error),
+                on_one_line(event.error),
                 exception=exception,
                 task_error=event.error,
             )
@@ -309,14 +310,3 @@ class LogObserver:
         TaskCancelled: (DEBUG, _cancelled),
         TaskClosed: (DEBUG, _closed),
     }
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task{'' if count == 1 else 's'}"
-
-
-def _on_one_line(text: str) -> str:
-    """A text with its line ends and control characters escaped, so that a record is one line."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

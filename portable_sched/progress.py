@@ -34,14 +34,14 @@ except ImportError as _missing:
     ) from _missing
 
 from portable_sched import Event, RunFinished, RunResults, RunStarted
-from portable_sched._checks import as_seconds, shown
+from portable_sched._checks import shown
 from portable_sched._errors import error_text
 from portable_sched._log import logger
 from portable_sched._progress_places import Place, fitted, open_place
 from portable_sched._results import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, RunRecord
-from portable_sched.analysis.plan import remaining, seconds_of
+from portable_sched.analysis.plan import known_seconds, remaining
 from portable_sched.analysis.timeline import is_in_function
-from portable_sched.analysis.wording import in_seconds
+from portable_sched.analysis.wording import in_seconds, on_one_line, tasks_text
 
 __all__ = ["Progress"]
 
@@ -112,9 +112,8 @@ class Progress:
     ) -> None:
         if console is not None and not isinstance(console, Console):
             raise TypeError(f"Expected console to be a rich.console.Console, got {shown(console)}.")
-        known = seconds_of(seconds) if isinstance(seconds, RunResults) else as_seconds(seconds)
         self._console = console
-        self._seconds = known
+        self._seconds = known_seconds(seconds)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -171,7 +170,7 @@ class _Display:
         with self._lock:
             self.runs.append(run)
             if not self._place.is_live:
-                self._place.say([Text(f"Run started: {_tasks(run.total)}")])
+                self._place.say([Text(f"Run started: {tasks_text(run.total)}")])
 
     def run_of(self, results: RunResults) -> "_Run | None":
         """The run that results are of, if it is shown here."""
@@ -291,7 +290,7 @@ class _Run:
         counts = self._counts()
         ended = ", ".join(f"{counts[code]} {word}" for code, word, _ in _PARTS[:3])
         took = in_seconds(self._results.wall_time)
-        line = Text(f"Run finished: {_tasks(self.total)} in {took}: {ended}")
+        line = Text(f"Run finished: {tasks_text(self.total)} in {took}: {ended}")
         return [*self._new_failures(), line]
 
     def _elapsed(self) -> float:
@@ -382,7 +381,7 @@ class _Run:
         record = self._record
         attempt = record.attempt_of(number)
         which = f" at attempt {attempt}" if attempt > 1 else ""
-        error = _on_one_line(error_text(record.exception_of(number)))[:_MOST_TEXT]
+        error = on_one_line(error_text(record.exception_of(number)))[:_MOST_TEXT]
         return Text.assemble(("failed ", "red"), (self._name(number), "bold"), f"{which}: {error}")
 
     def _how_far(self, elapsed: float) -> str:
@@ -394,7 +393,7 @@ class _Run:
         return f"After {_clock(elapsed)}: {', '.join(filter(None, parts))}"
 
     def _name(self, number: int) -> str:
-        return _on_one_line(self._record.tasks[number].name)
+        return on_one_line(self._record.tasks[number].name)
 
 
 class _Sparingly(Generic[T]):
@@ -481,14 +480,3 @@ def _roughly(seconds: float) -> str:
         return f"{ceil(seconds)} s"
     minutes = ceil(seconds / 60)
     return f"{minutes} min" if minutes < _MINUTES_UNTIL else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task{'' if count == 1 else 's'}"
-
-
-def _on_one_line(text: str) -> str:
-    """A text with its line ends and control characters escaped: a name may hold any."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

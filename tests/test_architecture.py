@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_state": {"_graph", "_results", "_retries"},
     "_resources": {"_checks", "_graph", "_state"},
     "analysis": set(),
-    "analysis.wording": set(),
+    "analysis.wording": {"_results"},
     "analysis.timeline": {"_results"},
     "analysis.plan": {
         *("_checks", "_graph", "_resources", "_results", "_state"),
@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting.trace": {"_errors", "_results", "analysis.timeline"},
     "reporting.html": {
         *("_results", "_tasks", "analysis.breakdown", "analysis.explanation"),
-        *("analysis.timeline", "reporting.tracebacks"),
+        *("analysis.timeline", "analysis.wording", "reporting.recorded", "reporting.tracebacks"),
     },
     "reporting.picture": {"_graph", "_results", "analysis.breakdown", "analysis.wording"},
     "reporting.mermaid": {"_graph", "_results", "reporting.picture"},
@@ -79,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting.tree": {"_graph", "_results", "reporting.picture"},
     "reporting.notebook": {
         *("_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"),
-        "reporting.picture",
+        *("analysis.wording", "reporting.picture"),
     },
     "_scheduler": {
         *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_executors"),
@@ -91,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_scheduler", "_state", "_tasks"),
     },
     "testing": {"", "_tasks"},
-    "logs": {"", "_errors"},
+    "logs": {"", "_errors", "analysis.wording"},
     "_progress_places": set(),
     "progress": {
         *("", "_checks", "_errors", "_log", "_progress_places", "_results"),

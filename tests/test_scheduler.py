@@ -621,3 +621,13 @@ async def test_a_block_inside_a_task_of_its_own_run_cancels_that_run(registry) -
 
     assert [CANCELLED] == [result.status for result in results]
     assert 0 == round(results.wall_time, 6)
+
+
+def test_another_setting_does_not_mean_another_graph(registry) -> None:
+    registry.task("fetch", resources=["db"])(returning(1))
+    scheduler = TaskScheduler(registry, resources={"db": 1})
+
+    assert scheduler.graph is scheduler.with_settings(max_concurrency=1).graph
+    assert scheduler.graph is not scheduler.with_settings(inherit_priority=True).graph
+    with pytest.raises(DependencyError):
+        _ = scheduler.with_settings(resources={}).graph

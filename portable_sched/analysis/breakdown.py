@@ -281,8 +281,7 @@ class _Run:
 
     def _demand(self, number: int) -> Demand:
         """What a task holds while it is in its function, a slot included where they are counted."""
-        demands = self._record.demands
-        demand = demands[number] if demands else ()
+        demand = self._record.demand_of(number)
         return (*demand, (_SLOT, 1)) if _SLOT in self._limits else demand
 
     def _time_of(self, number: int) -> _Parts:

@@ -16,7 +16,7 @@ from portable_sched._results import (
     TaskStatus,
 )
 
-from .timeline import is_in_function, last_moment, ready_at, ways_to
+from .timeline import due_at, is_in_function, last_moment, ready_at, ways_to
 from .wording import Told, both_ends, in_seconds, listed, resource_text
 
 _SHOWN = 3
@@ -158,7 +158,7 @@ def _running(record: RunRecord, number: int, now: float) -> Explanation:
         )
         return _said(record, number, ready_since=since, text=text)
     failure = record.failures[number][-1]
-    due = failure.started_at + failure.duration + failure.backoff - record.began
+    due = due_at(record, number)
     failed = (
         f"{definition.name!r}, of which attempt {attempt} of {definition.retries} failed "
         f"({error_text(failure.exception)}),"
@@ -177,8 +177,10 @@ def _completed(record: RunRecord, number: int) -> Explanation:
     if attempts > 1:
         text += f", at attempt {attempts}"
     if number in record.graph.lifetimes and number not in record.closed:
-        users = [record.tasks[one].name for one in record.graph.dependents[number]]
-        using = [one for one in users if record.status[record.numbers[one]] in {PENDING, RUNNING}]
+        users = record.graph.dependents[number]
+        using = [
+            record.tasks[one].name for one in users if record.status[one] in {PENDING, RUNNING}
+        ]
         text += f"; it is open, used by {listed(using)}" if using else "; it is open"
     return _said(record, number, ready_since=_ready_since(record, number), text=text)
 
@@ -250,7 +252,7 @@ def _in_function(record: RunRecord) -> list[str]:
 
 
 def _shortages(record: RunRecord, number: int) -> tuple[Shortage, ...]:
-    demand = record.demands[number] if record.demands else ()
+    demand = record.demand_of(number)
     if not demand:
         return ()
     used: dict[str, int] = {}

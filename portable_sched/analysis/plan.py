@@ -1,17 +1,17 @@
 """What a run would take: the pure state, driven through a graph without calling any function."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import compress
 
-from portable_sched._checks import Demand
+from portable_sched._checks import Demand, as_seconds
 from portable_sched._graph import Graph
 from portable_sched._resources import ResourceState, demands_of, with_threads
 from portable_sched._results import COMPLETED, PENDING, RUNNING, RunRecord, RunResults
 from portable_sched._state import NOTHING, RunState
 
-from .timeline import attempt_spans, is_in_function
+from .timeline import attempt_spans, due_at, is_in_function
 from .wording import Told, in_seconds, listed
 
 _NEAR_THE_BEST = 1.05
@@ -109,8 +109,9 @@ def planned(
     critical_path = longest_path(graph, own)
     work = sum(own)
     runs = []
+    in_thread = _in_thread(graph)
     for limit in limits:
-        demands = demands_of(graph, _in_thread(graph), limit)
+        demands = demands_of(graph, in_thread, limit)
         state = _state(graph, demands, with_threads(capacity))
         makespan = _carried_through(state, own, limit or len(graph))
         bound = max(critical_path, *_bounds(own, work, demands, capacity, limit))
@@ -167,13 +168,20 @@ def remaining(
             if is_in_function(record, number):
                 expected -= now - (record.attempt_start_of(number) - record.began)
             else:
-                failure = record.failures[number][-1]
-                due = failure.started_at + failure.duration + failure.backoff - record.began
-                expected += max(0.0, due - now)
+                expected += max(0.0, due_at(record, number) - now)
         left[number] = max(0.0, expected)
     state = _state(record.graph, record.demands or None, record.capacity)
     limit = record.limit or max(1, len(left))
     return _carried_through(state, left, limit, _gone_on_with(state, record, status))
+
+
+def known_seconds(seconds: RunResults | Mapping[str, float] | None) -> dict[str, float]:
+    """What tasks are known to take, by name: from an earlier run, or as they were given.
+
+    Raises:
+        TypeError, ValueError: they are neither.
+    """
+    return seconds_of(seconds) if isinstance(seconds, RunResults) else as_seconds(seconds)
 
 
 def seconds_of(results: RunResults) -> dict[str, float]:
@@ -216,39 +224,40 @@ def _carried_through(
     now = 0.0
     ends = [(own[number], number) for number in running]
     heapify(ends)
-    unused = _closing_at_once(state)
+    complete = _completing(state)
     while True:
         while len(ends) < limit and (number := state.take(now)) != NOTHING:
             heappush(ends, (now + own[number], number))
         if not ends:
             return now
         now, number = heappop(ends)
-        state.completed(number, None, now)
-        while unused:
-            state.closed(unused.pop(), None, now)
+        complete(number, now)
 
 
-def _closing_at_once(state: RunState) -> list[int]:
-    """Where the lifetimes come that nobody uses any more, to be told that they have closed."""
+def _completing(state: RunState) -> Callable[[int, float], None]:
+    """What completes a task, and at once closes the lifetimes that nobody uses any more."""
     unused: list[int] = []
 
     def close(number: int) -> bool:
         unused.append(number)
         return True
 
+    def complete(number: int, now: float) -> None:
+        state.completed(number, None, now)
+        while unused:
+            state.closed(unused.pop(), None, now)
+
     state.close = close
-    return unused
+    return complete
 
 
 def _gone_on_with(state: RunState, record: RunRecord, status: bytes) -> list[int]:
     """Bring a new state to where a run stands; answers which tasks are inside their functions."""
     graph = record.graph
-    unused = _closing_at_once(state)
+    complete = _completing(state)
     ended = [code not in {PENDING, RUNNING} for code in status]
     for number in compress(range(len(ended)), ended):
-        state.completed(number, None, 0.0)
-        while unused:
-            state.closed(unused.pop(), None, 0.0)
+        complete(number, 0.0)
     if isinstance(state, ResourceState):
         # Nobody had taken what these gave back.
         state.free = dict(record.capacity)

@@ -206,6 +206,12 @@ AT_ONCE = 1e-9
 """Seconds: the end of a failed attempt is a sum, which rounding may make later than it was."""
 
 
+def due_at(record: RunRecord, number: int) -> float:
+    """When a task's backoff after its latest failure is over, in seconds since the run began."""
+    failure = record.failures[number][-1]
+    return failure.started_at + failure.duration + failure.backoff - record.began
+
+
 class _Slots:
     """Slots given out in the order of time, the lowest free one first."""
 

@@ -1,8 +1,10 @@
 """Seconds and names as sentences have them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from portable_sched._results import TaskStatus
 
 _MOST_NAMES = 5
 
@@ -44,6 +46,24 @@ def listed(names: Sequence[str], most: int = _MOST_NAMES) -> str:
     shown = ", ".join(map(repr, names[:most]))
     left = len(names) - most
     return f"{shown} and {left} more" if left > 0 else shown
+
+
+def tasks_text(count: int) -> str:
+    """`1 task`, `40 tasks`."""
+    return f"{count} task{'' if count == 1 else 's'}"
+
+
+def counts_text(counts: Mapping[TaskStatus, int]) -> str:
+    """How many tasks have which status: `9 completed, 3 failed`."""
+    said = [f"{count} {status.name.lower()}" for status, count in counts.items()]
+    return ", ".join(said) or "nothing to run"
+
+
+def on_one_line(text: str) -> str:
+    """A text with its line ends and control characters escaped: a name may hold any."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def both_ends(parts: Sequence[str], most: int, left_out: str = "… {} more …") -> list[str]:

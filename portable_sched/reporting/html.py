@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
-from inspect import isroutine
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +30,9 @@ from portable_sched._tasks import Priority
 from portable_sched.analysis.breakdown import Breakdown, breakdown
 from portable_sched.analysis.explanation import explain
 from portable_sched.analysis.timeline import attempt_spans, last_moment, open_spans
+from portable_sched.analysis.wording import counts_text
 
+from .recorded import about
 from .tracebacks import traceback_of
 
 _ASSETS: Final = Path(__file__).with_name("assets")
@@ -67,7 +68,7 @@ def report(results: RunResults, title: str | None = None) -> str:
         title: what the page calls the run; "Run of 40 tasks" where it is left out.
     """
     heading = title or f"Run of {len(results):,} {'task' if len(results) == 1 else 'tasks'}"
-    outcome = _as_html(f"{heading}: {_outcome(results)}")
+    outcome = _as_html(f"{heading}: {counts_text(results.counts())}")
     style = _asset("report.css")
     program = _program()
     library = _library()
@@ -127,12 +128,6 @@ def _as_json(data: object) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _outcome(results: RunResults) -> str:
-    counts = results.counts()
-    said = ", ".join(f"{count} {status.name.lower()}" for status, count in counts.items())
-    return said or "nothing to run"
 
 
 class _Strings:
@@ -259,10 +254,9 @@ def _settings(record: RunRecord, strings: _Strings) -> list[list[Any]]:
             settings["resources"] = list(definition.resources)
         if definition.timeout is not None:
             settings["timeout"] = _seconds(definition.timeout)
-        # The docstring of a callable object is that of its class.
-        told = definition.function.__doc__ if isroutine(definition.function) else None
-        if told and told.strip():
-            settings["about"] = strings.place(_cut(told.strip().split("\n")[0], _LONGEST_SENTENCE))
+        told = about(definition.function)
+        if told is not None:
+            settings["about"] = strings.place(_cut(told, _LONGEST_SENTENCE))
         if settings:
             said.append([number, settings])
     return said

@@ -6,6 +6,7 @@ from html import escape
 
 from portable_sched._graph import Graph
 from portable_sched._results import RunResults
+from portable_sched.analysis.wording import counts_text, tasks_text
 
 from . import dot, mermaid
 from .picture import edges_of, lines_of
@@ -55,12 +56,8 @@ def results_table(results: RunResults) -> str:
     ]
     total = len(results)
     left = total - len(shown)
-    counts = ", ".join(
-        f"{count} {status.name.lower()}" for status, count in results.counts().items()
-    )
     totals = (
-        f"{total} {'task' if total == 1 else 'tasks'}: {counts or 'nothing to run'}; "
-        f"{results.wall_time:.4f} s wall time"
+        f"{tasks_text(total)}: {counts_text(results.counts())}; {results.wall_time:.4f} s wall time"
     )
     return "\n".join(
         [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from portable_sched._results import RunResults, TaskResult, TaskStatus
 from portable_sched.analysis.breakdown import breakdown
 from portable_sched.analysis.explanation import explain
-from portable_sched.analysis.wording import in_seconds, printable
+from portable_sched.analysis.wording import counts_text, in_seconds, printable, tasks_text
 
 from .tracebacks import traceback_of
 
@@ -84,11 +84,9 @@ def _row(result: TaskResult[object]) -> tuple[str, ...]:
 
 
 def _summary(results: RunResults) -> str:
-    counts = results.counts()
     total = len(results)
-    parts = [f"{count} {status.name.lower()}" for status, count in counts.items()]
     return (
-        f"{total} {'task' if total == 1 else 'tasks'}: {', '.join(parts) or 'nothing to run'}; "
+        f"{tasks_text(total)}: {counts_text(results.counts())}; "
         f"{results.wall_time:.4f}s wall time, {results.most_running} at once"
         f"{results.order and f'; order: {results.order}'}"
     )
