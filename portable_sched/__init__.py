@@ -7,7 +7,8 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _checks      whether an argument is what it should be
     _retries     which failures are worth another attempt, and when
     _parameters  what a function asks for
-    _tasks       what a task is: `@task`, `TaskDef`, `TaskRegistry`
+    _tasks       what a task is: `TaskDef`
+    _registry    where tasks are registered: `@task`, `TaskRegistry`
     _dataflow    what fills the parameters: results of other tasks, inputs of the run
     _sorting     the topological order of names
     _formats     which formats there are of graphs and results
@@ -23,10 +24,14 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
-    _executors   where an attempt runs: the event loop, a thread
+    _envelope    what is sent to a worker, and the failure that may come back
+    _processes   the processes of `executor="process"`
+    _pools       an executor as one run uses it: opened, given calls, replaced, closed
+    _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt
     _failures    what an attempt raised, made fit for the results
     _engine      carries it out; the only module that spawns
+    _preparing   what a run needs before it begins
     _scheduler   `TaskScheduler`, the face of it all
     logs         what happens, as log records; imported by name alone, as are the next ones
     otel         what happens, as traces and metrics of OpenTelemetry
@@ -36,20 +41,26 @@ each to those above it (`tests/test_architecture.py` holds the table).
 """
 
 from ._dataflow import ResultTypeWarning
+from ._envelope import carry
 from ._errors import (
     CyclicDependencyError,
     DependencyError,
     DependencyFailedError,
     DuplicateTaskError,
+    ExecutorError,
     InputError,
     LifetimeError,
     NoRetry,
+    NotPicklableError,
     ParameterError,
+    RemoteTaskError,
     ResourceError,
     TaskCancelledError,
     TaskError,
     TaskTimeoutError,
+    UnknownExecutorError,
     UnknownTargetError,
+    WorkerDiedError,
 )
 from ._events import (
     AttemptCancelled,
@@ -72,11 +83,12 @@ from ._events import (
 )
 from ._graph import Graph
 from ._parameters import Parameter, ResultOf
+from ._registry import TaskRegistry, clear_registry, task
 from ._results import AttemptFailure, RunResults, TaskResult, TaskStatus
 from ._retries import Backoff
 from ._scheduler import TaskScheduler
 from ._state import FailurePolicy
-from ._tasks import Priority, TaskDef, TaskRegistry, clear_registry, task
+from ._tasks import Priority, TaskDef
 
 __all__ = [
     "AttemptCancelled",
@@ -92,14 +104,17 @@ __all__ = [
     "DependencyFailedError",
     "DuplicateTaskError",
     "Event",
+    "ExecutorError",
     "FailurePolicy",
     "Graph",
     "InputError",
     "LifetimeError",
     "NoRetry",
+    "NotPicklableError",
     "Parameter",
     "ParameterError",
     "Priority",
+    "RemoteTaskError",
     "ResourceError",
     "ResultOf",
     "ResultTypeWarning",
@@ -122,7 +137,10 @@ __all__ = [
     "TaskStarted",
     "TaskStatus",
     "TaskTimeoutError",
+    "UnknownExecutorError",
     "UnknownTargetError",
+    "WorkerDiedError",
+    "carry",
     "clear_registry",
     "task",
 ]
@@ -130,5 +148,5 @@ __all__ = [
 # Tracebacks, reprs and pickles name what users import, not the private module it stands in.
 for _name in __all__:
     _public = globals()[_name]
-    if isinstance(_public, type) or _public is clear_registry:
+    if isinstance(_public, type) or _public in (carry, clear_registry):
         _public.__module__ = __name__

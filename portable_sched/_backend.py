@@ -13,6 +13,11 @@ def runs_on_asyncio() -> bool:
     return hasattr(current_token().native_token, "time")
 
 
+def backend_name() -> str:
+    """What `anyio.run(..., backend=)` calls the running event loop."""
+    return "asyncio" if runs_on_asyncio() else "trio"
+
+
 def loop_clock() -> Callable[[], float]:
     """The clock of the running event loop, which is what `anyio.current_time()` reads.
 

@@ -139,6 +139,21 @@ def as_demand(name: str, resources: object) -> Demand:
     return tuple(sorted(units_of.items()))
 
 
+def check_executor(name: str, executor: object, *, is_lifetime: bool) -> None:
+    """Refuse what is no name of an executor, and one for a task that stays open."""
+    if not is_name(executor):
+        raise TypeError(
+            f"Task {name!r}: expected executor to be the name of one, as in executor='process', "
+            f"got {shown(executor)}. The executor itself goes to TaskScheduler(executors=...)."
+        )
+    if is_lifetime:
+        raise TypeError(
+            f"Task {name!r}: expected a function that returns its result, got an async generator. "
+            f"What is open while others use it cannot be in the executor {executor!r}: leave "
+            "executor out."
+        )
+
+
 def check_units(asker: str, resource: str, units: object) -> None:
     """Refuse what is no number of units."""
     message = (
@@ -163,6 +178,30 @@ def as_capacity(resources: object) -> dict[str, int]:
     for resource, units in resources.items():
         check_units("TaskScheduler", resource, units)
     return dict(resources)
+
+
+def as_executors(executors: object) -> dict[str, Any]:
+    """Executors and what makes them, by name."""
+    if executors is None:
+        return {}
+    if not isinstance(executors, Mapping) or not all(map(is_name, executors)):
+        raise TypeError(
+            "Expected executors to be a mapping of names to executors, as in "
+            f"executors={{'cpu': ProcessPoolExecutor(2)}}, got {shown(executors)}."
+        )
+    for name, executor in executors.items():
+        if name == "thread":
+            raise ValueError(
+                "Expected executors to have names of their own, got 'thread', which is the threads "
+                "of this process. Call yours something else."
+            )
+        if not callable(executor) and not callable(getattr(executor, "submit", None)):
+            raise TypeError(
+                f"Expected the executor {name!r} to be an executor, as ProcessPoolExecutor(2) is, "
+                "or a function that makes one, as in lambda: ProcessPoolExecutor(2), got "
+                f"{shown(executor)}."
+            )
+    return dict(executors)
 
 
 def as_limit(max_concurrency: object) -> int | None:

@@ -167,7 +167,7 @@ class Run:
         self.interrupted = True
         with self._until_it_quits():
             self.state.drain(self.clock(), CANCELLED)
-            self._look_around()
+            self.look_around()
 
     @contextmanager
     def _until_it_quits(self) -> Iterator[None]:
@@ -185,7 +185,7 @@ class Run:
             # Nothing is left to do where the policy has done so already.
             self.stopping = True
             self.state.drain(self.clock())
-            self._look_around()
+            self.look_around()
 
     def spawn(self, function: Callable[..., Any], *args: object, name: str) -> None:
         """Start an async task within the run, for a lifetime."""
@@ -204,7 +204,7 @@ class Run:
                 failure = self_cancelled(self.state.record.tasks[number].name, failure)
         with self._until_it_quits():
             self.state.closed(number, failure, self.clock())
-            self._look_around()
+            self.look_around()
         if self.quitting is not None:
             self.cancel()
 
@@ -269,10 +269,10 @@ class Run:
     def leave(self) -> None:
         """One worker is no longer busy: it found nothing to do, or it is going for good."""
         self.busy -= 1
-        self._look_around()
+        self.look_around()
 
-    def _look_around(self) -> None:
-        """Something has ended: ask for workers if there is work, or see that the run has ended."""
+    def look_around(self) -> None:
+        """Something has changed: ask for workers if there is work, or see that the run is over."""
         if self.state.ready_count():
             self.ask_for_round()
         elif not self.busy:

@@ -1,18 +1,23 @@
 """What can go wrong, and what the reader is told.
 
 TaskError
-├── DependencyError         a graph refers to what is not there           (before anything runs)
-│   ├── ParameterError      nothing fills a parameter of a function       (before anything runs)
-│   ├── InputError          a run is given an input that nobody can take  (before anything runs)
-│   ├── ResourceError       a task asks for a resource that is not enough (before anything runs)
-│   └── UnknownTargetError  run() is to end with a task that there is not (before anything runs)
-├── CyclicDependencyError   tasks wait for each other                     (before anything runs)
-├── DuplicateTaskError      two functions want one name                   (at decoration)
-├── TaskTimeoutError        an attempt took longer than it may            (in the results)
-├── DependencyFailedError   not started: what it depends on has failed    (in the results)
-├── LifetimeError           an async generator did not yield exactly once (in the results)
-├── TaskCancelledError      the function raised a cancellation by itself  (in the results)
-└── NoRetry                 raised by a function: another attempt is no use
+├── DependencyError          a graph refers to what is not there           (before anything runs)
+│   ├── ParameterError       nothing fills a parameter of a function       (before anything runs)
+│   ├── InputError           a run is given an input that nobody can take  (before anything runs)
+│   ├── ResourceError        a task asks for a resource that is not enough (before anything runs)
+│   ├── UnknownExecutorError a task is to run in an executor there is not  (before anything runs)
+│   └── UnknownTargetError   run() is to end with a task that there is not (before anything runs)
+├── CyclicDependencyError    tasks wait for each other                     (before anything runs)
+├── DuplicateTaskError       two functions want one name                   (at decoration)
+├── TaskTimeoutError         an attempt took longer than it may            (in the results)
+├── DependencyFailedError    not started: what it depends on has failed    (in the results)
+├── LifetimeError            an async generator did not yield exactly once (in the results)
+├── TaskCancelledError       the function raised a cancellation by itself  (in the results)
+├── RemoteTaskError          what a worker raised could not be sent        (in the results)
+├── WorkerDiedError          a worker died while it ran the function       (in the results)
+├── NotPicklableError        what is to go to a worker or back cannot      (in the results)
+├── ExecutorError            an executor did not take or finish a call     (in the results)
+└── NoRetry                  raised by a function: another attempt is no use
 
 Wrong arguments are `TypeError` and `ValueError`, as everywhere in Python. The parts of each
 message are attributes too, and every error survives pickling.
@@ -112,6 +117,34 @@ class ResourceError(DependencyError):
             f"Task {self.task!r} asks for {self.asked} of the resource {self.dependency!r}, and "
             f"the scheduler has {self.available}, so it could never start."
         )
+
+
+class UnknownExecutorError(DependencyError):
+    """A task is to run in an executor that the scheduler has not.
+
+    Attributes:
+        task: name of the task.
+        dependency: name of the executor.
+        known: names of the executors that there are.
+        nearest: those that look like it, best first; may be empty.
+    """
+
+    def __init__(
+        self, task: str, executor: str, known: Sequence[str], nearest: Sequence[str] = ()
+    ) -> None:
+        super().__init__(task, executor, nearest)
+        # What it is made from again where it is unpickled.
+        Exception.__init__(self, task, executor, tuple(known), self.nearest)
+        self.known: tuple[str, ...] = tuple(known)
+
+    def __str__(self) -> str:
+        message = (
+            f"Task {self.task!r} is to run in the executor {self.dependency!r}, which the "
+            f"scheduler does not have; it has {', '.join(map(repr, self.known))}."
+        )
+        if self.nearest:
+            return message + did_you_mean(self.nearest)
+        return f"{message} Write TaskScheduler(executors={{{self.dependency!r}: ...}})."
 
 
 class InputError(DependencyError, ValueError):
@@ -293,6 +326,101 @@ class TaskCancelledError(TaskError):
             f"Task {self.task!r} was cancelled from within: it cancelled itself, or awaited "
             "something that was cancelled."
         )
+
+
+class RemoteTaskError(TaskError):
+    """What a function raised in a worker, where the exception itself could not be sent.
+
+    It cannot be pickled, or it is one that ends a program (`SystemExit`, `KeyboardInterrupt`) and
+    is to end no more than its attempt.
+
+    Attributes:
+        task: name of the task.
+        kind: the exception's type, as `module.qualified_name`, or the bare name of one of Python's
+            own.
+        text: what `str()` made of it.
+        traceback: what Python would have printed there.
+    """
+
+    def __init__(self, task: str, kind: str, text: str, traceback: str) -> None:
+        super().__init__(task, kind, text, traceback)
+        self.task = task
+        self.kind = kind
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        what = f"{self.kind}: {self.text}" if self.text else self.kind
+        return f"Task {self.task!r} raised in a worker: {what}"
+
+
+class WorkerDiedError(TaskError):
+    """A worker died while it ran the task: killed, out of memory, crashed, or ended by itself.
+
+    Attributes:
+        task: name of the task.
+        executor: name of the executor.
+        running: names of the tasks that were there when it died, as far as can be told; the task
+            itself among them.
+        remark: what else there is to know, as a sentence; may be empty.
+    """
+
+    def __init__(self, task: str, executor: str, running: Sequence[str], remark: str = "") -> None:
+        super().__init__(task, executor, tuple(running), remark)
+        self.task = task
+        self.executor = executor
+        self.running: tuple[str, ...] = tuple(running)
+        self.remark = remark
+
+    def __str__(self) -> str:
+        names = ", ".join(self.running)
+        message = f"A worker of the executor {self.executor!r} died while running: {names}."
+        return f"{message} {self.remark}" if self.remark else message
+
+
+class NotPicklableError(TaskError):
+    """Something that should have gone to a worker, or come back, cannot be pickled.
+
+    Attributes:
+        task: name of the task.
+        executor: name of the executor.
+        part: what it is: "the function", "the parameter 'rows'" or "the result".
+        reason: what pickling it raised.
+        remark: what to do, as a sentence.
+    """
+
+    def __init__(self, task: str, executor: str, part: str, reason: str, remark: str) -> None:
+        super().__init__(task, executor, part, reason, remark)
+        self.task = task
+        self.executor = executor
+        self.part = part
+        self.reason = reason
+        self.remark = remark
+
+    def __str__(self) -> str:
+        return (
+            f"Task {self.task!r} runs in the executor {self.executor!r}, and {self.part} cannot "
+            f"get there or back by pickling: {self.reason}. {self.remark}"
+        )
+
+
+class ExecutorError(TaskError):
+    """An executor could not be opened, did not take a call, or gave it up.
+
+    Attributes:
+        task: name of the task whose attempt it was.
+        executor: name of the executor.
+        reason: what happened, as a sentence.
+    """
+
+    def __init__(self, task: str, executor: str, reason: str) -> None:
+        super().__init__(task, executor, reason)
+        self.task = task
+        self.executor = executor
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} could not run in the executor {self.executor!r}: {self.reason}"
 
 
 class NoRetry(TaskError):  # noqa: N818 - an order, not an accident

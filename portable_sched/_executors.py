@@ -1,14 +1,17 @@
-"""Where an attempt runs, and with what: in the event loop or in a thread, with its arguments."""
+"""Where an attempt runs, and with what: event loop, thread or executor, with its arguments."""
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from types import FunctionType, coroutine
 from typing import Any, Final
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
+from ._backend import backend_name
+from ._envelope import Call, Sent, carried, result_of
 from ._log import logger
+from ._pools import Pool
 from ._tasks import TaskDef
 from ._timeouts import within
 
@@ -25,20 +28,29 @@ Argument = tuple[str | None, Callable[[], Any]]
 """The name of a parameter (None for the next positional one), and what gets its value."""
 
 
-def entry_of(definition: TaskDef) -> tuple[Entry, bool]:
-    """The entry of a task that is no lifetime, and whether its attempts hold a thread."""
+def entry_of(definition: TaskDef, pool: Pool | None, *, keep: bool = False) -> Entry:
+    """The entry of a task that is no lifetime.
+
+    Args:
+        definition: the task.
+        pool: the executor that its attempts run in; None for the event loop and its threads.
+        keep: whether its result may stay there.
+    """
     function = definition.function
+    remark = ""
     entry: Entry
-    if definition.is_async():
-        in_thread = False
-        entry = function if type(function) is FunctionType else partial(_call, function)
-    else:
-        in_thread = True
+    if pool is not None:
+        entry = partial(_call_in_pool, pool, definition, Sent(function), backend_name(), keep)
+    elif definition.needs_thread():
+        remark = _ABANDONED
+        if definition.is_async():
+            function = partial(_call_in_event_loop, function, backend_name())
         entry = partial(_call_in_thread, definition.name, function)
+    else:
+        entry = function if type(function) is FunctionType else partial(_call, function)
     if definition.timeout is not None:
-        remark = _ABANDONED if in_thread else ""
         entry = partial(within, definition.timeout, definition.name, remark, entry)
-    return entry, in_thread
+    return entry
 
 
 def with_results(entry: Entry, numbers: tuple[int, ...], results: list[Any]) -> Entry:
@@ -77,12 +89,60 @@ def _call_with(
     return attempt
 
 
+def fetching(entry: Entry, pools: Mapping[int | str, Pool]) -> Entry:
+    """An entry that gets values in place of handles.
+
+    Args:
+        entry: what is called with them.
+        pools: where they come from, by the position and by the name of the argument.
+    """
+    return partial(_call_fetching, pools, entry)
+
+
+async def _call_fetching(
+    pools: Mapping[int | str, Pool], entry: Entry, /, *args: Any, **kwargs: Any
+) -> Any:
+    values = [
+        await pools[at].fetch(value) if at in pools else value for at, value in enumerate(args)
+    ]
+    named = {
+        name: await pools[name].fetch(value) if name in pools else value
+        for name, value in kwargs.items()
+    }
+    attempt = entry(*values, **named)
+    del args, kwargs, values, named
+    return await attempt
+
+
 # Positional-only, here and wherever a function's arguments pass through: a parameter of the user's
 # may be called `task` or `function` too.
 async def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     attempt = function(*args, **kwargs)
     del args, kwargs
     return await attempt
+
+
+async def _call_in_pool(
+    pool: Pool,
+    definition: TaskDef,
+    function: Sent,
+    backend: str,
+    keep: bool,  # noqa: FBT001 - as above
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    names = (*[None] * len(args), *kwargs)
+    call = Call(definition.name, function, names, backend, carried())
+    attempt = pool.call(call, (*args, *kwargs.values()), definition, keep=keep)
+    del args, kwargs
+    return await attempt
+
+
+def _call_in_event_loop(
+    function: Callable[..., Any], backend: str, /, *args: Any, **kwargs: Any
+) -> Any:
+    return result_of(function(*args, **kwargs), backend)
 
 
 async def _call_in_thread(

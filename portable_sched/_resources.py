@@ -1,6 +1,6 @@
 """The state of a run in which tasks hold resources while they run."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
@@ -15,25 +15,38 @@ MOST_THREADS: Final = 40
 """Threads of one run where `max_concurrency` does not say."""
 
 
-def demands_of(graph: Graph, in_thread: Collection[int], limit: int | None) -> list[Demand] | None:
+def executor_resource(executor: str) -> str:
+    """The name of the resource that a task holds which runs in an executor."""
+    return f"executor {executor}"
+
+
+def demands_of(graph: Graph, capacity: Mapping[str, int], limit: int | None) -> list[Demand] | None:
     """For each task what it holds while an attempt runs; None where nothing needs counting.
 
     Args:
         graph: what runs.
-        in_thread: the numbers of the tasks that run in threads.
+        capacity: the units that there are; of an executor that it does not name nobody knows them.
         limit: how many tasks may run at one time: threads too, so that they need no counting then.
     """
-    count_threads = limit is None and len(in_thread) > MOST_THREADS
-    holders = [number for number in graph.special if graph.tasks[number].resources]
-    if not (count_threads or holders):
-        return None
-    demands: list[Demand] = [()] * len(graph)
-    for number in holders:
-        demands[number] = graph.tasks[number].resources
-    if count_threads:
+    demands: dict[int, Demand] = {}
+    in_thread: list[int] = []
+    for number in graph.special:
+        definition = graph.tasks[number]
+        demand = definition.resources
+        if definition.executor is not None:
+            place = executor_resource(definition.executor)
+            if place in capacity:
+                demand = tuple(sorted({place: 1, **dict(demand)}.items()))
+        if demand:
+            demands[number] = demand
+        if limit is None and definition.needs_thread():
+            in_thread.append(number)
+    if len(in_thread) > MOST_THREADS:
         for number in in_thread:
-            demands[number] = (*demands[number], (THREAD, 1))
-    return demands
+            demands[number] = (*demands.get(number, ()), (THREAD, 1))
+    if not demands:
+        return None
+    return [demands.get(number, ()) for number in range(len(graph))]
 
 
 def with_threads(capacity: Mapping[str, int]) -> dict[str, int]:
@@ -112,6 +125,12 @@ class ResourceState(RunState):
             self._pass_over_others(best, self._urgency[self._by_place[best_place]])
             heappush(heap, best_place)
         return super().take(now)
+
+    def resize(self, resource: str, units: int) -> None:
+        """There are more units of a resource than there were, or fewer."""
+        capacity = self.record.capacity
+        self.free[resource] += units - capacity[resource]
+        self.record.capacity = self._capacity = {**capacity, resource: units}
 
     def completed(self, number: int, result: object, now: float) -> None:
         self._release(number)

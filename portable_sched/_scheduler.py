@@ -1,29 +1,29 @@
 """`TaskScheduler`: the face of it all."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from anyio import Event
 
 from ._backend import loop_clock
-from ._checks import as_callables, as_capacity, as_flag, as_limit, shown
-from ._dataflow import Source, checked_inputs
+from ._checks import as_callables, as_capacity, as_executors, as_flag, as_limit, shown
+from ._dataflow import checked_inputs
 from ._engine import Run
-from ._errors import ResourceError, nearest_names
-from ._events import Announcer, Observer, wanted_by
-from ._executors import Argument, Entry, entry_of, filled, with_results
+from ._errors import ResourceError, UnknownExecutorError, nearest_names
+from ._events import Observer, wanted_by
 from ._formats import render
 from ._graph import Graph, distinct
-from ._hooks import AttemptHook, hooked
-from ._lifetimes import Lifetime
-from ._resources import ResourceState, demands_of, with_threads
+from ._hooks import AttemptHook
+from ._pools import Pools, executors_of
+from ._preparing import Settings, prepared
+from ._registry import TaskRegistry, default_registry
+from ._resources import executor_resource
 from ._results import RunRecord, RunResults, TaskStatus
-from ._state import FailurePolicy, RunState
-from ._tasks import TaskDef, TaskLike, TaskRegistry, as_names, default_registry, definition_of
-from ._watch import TELLING, states_that_tell
+from ._state import FailurePolicy
+from ._tasks import THREAD, TaskDef, TaskLike, as_names, definition_of
 
 if TYPE_CHECKING:
     # Imported where they are made: a program that does not ask should not pay for the answer.
@@ -54,6 +54,11 @@ class TaskScheduler:
             everything that does not depend on it, DRAIN starts nothing new, CANCEL cancels what
             is running too.
         inherit_priority: whether what a more urgent task waits for counts as that urgent.
+        executors: where tasks with an `executor` run, by name: any `concurrent.futures.Executor`,
+            which stays yours, or a function that makes one, as in
+            `{"cpu": lambda: ProcessPoolExecutor(4)}`. That one is opened when a run first needs it,
+            replaced if it breaks, and shut down at the end of the run. "process", "interpreter"
+            (from Python 3.14 on) and "thread" are there by themselves.
         keep_results: whether the results of all tasks are kept to the end. If not, the result of
             one that others take by parameter is let go as soon as the last of them has it.
         observers: callables that are told what happens, event by event, at once and in order; one
@@ -85,19 +90,25 @@ class TaskScheduler:
         on_failure: FailurePolicy = FailurePolicy.CONTINUE,
         inherit_priority: bool = False,
         keep_results: bool = True,
+        executors: Mapping[str, Executor | Callable[[], Executor]] | None = None,
         observers: Iterable[Observer] = (),
         attempt_hooks: Iterable[AttemptHook] = (),
     ) -> None:
         self._tasks = _snapshot(tasks)
-        self._limit = as_limit(max_concurrency)
-        self._capacity = as_capacity(resources)
-        self._policy = _as_policy(on_failure)
-        self._inherit_priority = as_flag("inherit_priority", inherit_priority)
-        self._keep_results = as_flag("keep_results", keep_results)
-        self._observers = as_callables("observers", observers)
-        for observer in self._observers:
+        self._settings = Settings(
+            max_concurrency=as_limit(max_concurrency),
+            resources=as_capacity(resources),
+            on_failure=_as_policy(on_failure),
+            inherit_priority=as_flag("inherit_priority", inherit_priority),
+            keep_results=as_flag("keep_results", keep_results),
+            executors=as_executors(executors),
+            observers=as_callables("observers", observers),
+            attempt_hooks=as_callables("attempt_hooks", attempt_hooks),
+        )
+        for observer in self.observers:
             wanted_by(observer)
-        self._hooks = as_callables("attempt_hooks", attempt_hooks)
+        # How many calls those are to have at one time that have been opened before.
+        self._known_units: dict[str, int | None] = {}
         self._graph: Graph | None = None
         # The targets of the run begun last, and their graph: most programs ask for the same again.
         self._subset: tuple[tuple[str, ...], Graph] | None = None
@@ -107,12 +118,12 @@ class TaskScheduler:
     @property
     def resources(self) -> dict[str, int]:
         """How many units there are of each thing that tasks hold."""
-        return dict(self._capacity)
+        return dict(self._settings.resources)
 
     @property
     def observers(self) -> tuple[Observer, ...]:
         """Who is told of every event of a run."""
-        return self._observers
+        return self._settings.observers
 
     def with_settings(
         self, *, observers: Iterable[Observer] = (), **changes: Any
@@ -130,17 +141,10 @@ class TaskScheduler:
         >>> scheduler = TaskScheduler(TaskRegistry(), resources={"db": 4})
         >>> slow = scheduler.with_settings(max_concurrency=1)
         """
-        settings: dict[str, Any] = {
-            "max_concurrency": self._limit,
-            "resources": self._capacity,
-            "on_failure": self._policy,
-            "inherit_priority": self._inherit_priority,
-            "keep_results": self._keep_results,
-            "attempt_hooks": self._hooks,
-        }
-        told = (*self._observers, *as_callables("observers", observers))
-        other = TaskScheduler(self._tasks, observers=told, **{**settings, **changes})
-        if changes.keys().isdisjoint({"inherit_priority", "resources"}):
+        settings = {name: getattr(self._settings, name) for name in Settings.__slots__}
+        told = (*self.observers, *as_callables("observers", observers))
+        other = TaskScheduler(self._tasks, **{**settings, "observers": told, **changes})
+        if changes.keys().isdisjoint({"inherit_priority", "resources", "executors"}):
             # Nothing that it was built by or checked against is another.
             other._graph = self._graph
         return other
@@ -159,12 +163,12 @@ class TaskScheduler:
 
         Raises:
             DependencyError: a task depends on a name that no task bears, or asks for resources
-                that there are not.
+                that there are not, or is to run in an executor that there is not.
             CyclicDependencyError: tasks depend on each other in a circle.
         """
         if self._graph is None:
-            graph = Graph(self._tasks, inherit_priority=self._inherit_priority)
-            self._refuse_what_is_too_much(graph)
+            graph = Graph(self._tasks, inherit_priority=self._settings.inherit_priority)
+            self._refuse_what_there_is_not(graph)
             self._graph = graph
         return self._graph
 
@@ -222,82 +226,31 @@ class TaskScheduler:
         checked_inputs(inputs, self.graph.numbers, self.graph.inputs, graph.inputs)
         graph, order_text = _reordered(graph, order, seed)
         clock = loop_clock()
-        run = self._prepared(graph, inputs, wanted, clock)
+        pools = Pools(executors_of(self._settings.executors), self._known_units)
+        run = prepared(graph, self._settings, inputs, wanted, pools, clock)
         self._record = record = run.state.record
         record.order = order_text
         self._runs[run] = Event()
         try:
-            await run.carry_out()
+            async with pools:
+                await run.carry_out()
         finally:
             self._runs.pop(run).set()
         return RunResults(record)
 
-    def _prepared(
-        self,
-        graph: Graph,
-        inputs: Mapping[str, object],
-        targets: Collection[str],
-        clock: Callable[[], float],
-    ) -> Run:
-        """A run of `graph` that is yet to be carried out."""
-        entries: list[Entry] = [definition.function for definition in graph.tasks]
-        lifetimes: dict[int, Lifetime] = {}
-        in_thread: list[int] = []
+    def _refuse_what_there_is_not(self, graph: Graph) -> None:
+        executors = executors_of(self._settings.executors)
         for number in graph.special:
             definition = graph.tasks[number]
-            if definition.is_lifetime():
-                lifetimes[number] = Lifetime(number, definition)
-                entries[number] = lifetimes[number].open
-            else:
-                entries[number], needs_thread = entry_of(definition)
-                if needs_thread:
-                    in_thread.append(number)
-        state = self._state(graph, in_thread, targets, clock())
-        record = state.record
-        for number, sources in graph.sources.items():
-            if self._keep_results and number in graph.rows:
-                entries[number] = with_results(entries[number], graph.rows[number], record.results)
-                continue
-            arguments = _arguments(record, sources, inputs)
-            given = None if self._keep_results else partial(state.has_arguments, number)
-            entries[number] = filled(entries[number], arguments, given)
-        if self._hooks:
-            muted: set[int] = set()
-            for number, definition in enumerate(graph.tasks):
-                attempt = partial(record.attempt_of, number)
-                entries[number] = hooked(entries[number], self._hooks, definition, attempt, muted)
-        return Run(state, entries, self._limit or len(graph), clock, lifetimes)
-
-    def _state(
-        self, graph: Graph, in_thread: list[int], targets: Collection[str], began: float
-    ) -> RunState:
-        settings: dict[str, Any] = {"policy": self._policy}
-        if not self._keep_results:
-            settings["keep"] = targets
-        demands = demands_of(graph, in_thread, self._limit)
-        plain: type[RunState] = RunState
-        holding: type[ResourceState] = ResourceState
-        announcer = Announcer(self._observers) if self._observers else None
-        if announcer is not None:
-            plain, holding = states_that_tell(announcer)
-        state: RunState
-        if demands is not None:
-            state = holding(graph, began, demands, with_threads(self._capacity), **settings)
-        else:
-            state = plain(graph, began, **settings)
-            state.record.capacity = self._capacity
-        state.record.limit = self._limit
-        if announcer is not None and isinstance(state, TELLING):
-            state.announcer = announcer
-        return state
-
-    def _refuse_what_is_too_much(self, graph: Graph) -> None:
-        for number in graph.special:
-            definition = graph.tasks[number]
+            executor = definition.executor
+            if executor not in {None, THREAD} and executor not in executors:
+                known = [*executors, THREAD]
+                nearest = nearest_names(executor, known)
+                raise UnknownExecutorError(definition.name, executor, known, nearest)
             for resource, units in definition.resources:
-                available = self._capacity.get(resource)
+                available = self._settings.resources.get(resource)
                 if available is None:
-                    nearest = nearest_names(resource, list(self._capacity))
+                    nearest = nearest_names(resource, list(self._settings.resources))
                     raise ResourceError(definition.name, resource, units, nearest=nearest)
                 if units > available:
                     raise ResourceError(definition.name, resource, units, available)
@@ -437,7 +390,9 @@ class TaskScheduler:
             graph = graph.subset(as_names("plan()", "targets", targets))
         limits = max_concurrency if isinstance(max_concurrency, Iterable) else [max_concurrency]
         known = known_seconds(seconds)
-        return planned(graph, list(map(as_limit, limits)), self._capacity, known)
+        units = {executor_resource(name): most for name, most in self._known_units.items() if most}
+        capacity = {**units, **self._settings.resources}
+        return planned(graph, list(map(as_limit, limits)), capacity, known)
 
     def _results_of(self, results: object) -> RunResults:
         """What was passed as results, if it is that; those of the run begun last if nothing was."""
@@ -545,26 +500,3 @@ def _reordered(graph: Graph, order: object, seed: object) -> tuple[Graph, str]:
     raise ValueError(
         f"Expected order to be 'priority', 'reverse' or 'shuffle', got {shown(order)}."
     )
-
-
-def _arguments(
-    record: RunRecord, sources: Iterable[Source], inputs: Mapping[str, object]
-) -> list[Argument]:
-    """What gets the values of a task's parameters, in one run."""
-    arguments: list[Argument] = []
-    for source in sources:
-        parameter = source.parameter
-        value: Callable[[], object]
-        if source.task is not None:
-            get = record.result_of if source.whole else record.results.__getitem__
-            value = partial(get, source.task)
-        elif parameter.required:
-            value = partial(inputs.__getitem__, parameter.name)
-        else:
-            value = partial(_as_it_is, parameter.default)
-        arguments.append((None if parameter.by_position else parameter.name, value))
-    return arguments
-
-
-def _as_it_is(value: object) -> object:
-    return value

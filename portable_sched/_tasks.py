@@ -1,34 +1,29 @@
-"""What a task is: the definition, the decorator that makes it, the registry that keeps it."""
+"""What a task is: its definition, and how it is referred to."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
-from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType
-from typing import Any, Final, TypeAlias, TypeVar, overload
+from types import FunctionType, MethodType
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ._checks import (
     NO_PLAIN_FUNCTION,
     Demand,
     as_demand,
     as_plain_name,
-    bad_name,
     bad_retries,
+    check_executor,
     checked_seconds,
-    own_name,
     refuse_context_manager,
     refuse_unusable,
     shown,
 )
 from ._errors import (
-    DuplicateTaskError,
-    did_you_mean,
     full_name,
-    nearest_names,
 )
-from ._parameters import Parameter, callers_namespace, parameters_of, takes_nothing
+from ._parameters import Parameter, parameters_of, takes_nothing
 from ._retries import BackoffLike, RetryOn, as_retry_on, check_backoff
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -40,6 +35,9 @@ _NOTE: Final = "__portable_sched_task__"
 
 
 _COROUTINE: Final = inspect.CO_COROUTINE
+
+THREAD: Final = "thread"
+"""The executor that is this process's own threads."""
 
 
 class Priority(IntEnum):
@@ -62,6 +60,7 @@ class TaskDef:
         name: unique in its registry and its graph; never empty.
         function: what is called; `async def` runs in the event loop, a plain `def` in a worker
             thread, and an async generator is open from its `yield` until nobody uses it any more.
+            With an `executor` it runs there.
         priority: of the tasks that are ready, the one with the highest priority starts first.
         retries: how many attempts the task has in total, at least 1.
         depends_on: names of the tasks that must have succeeded before this one starts, each once;
@@ -73,10 +72,12 @@ class TaskDef:
             exception.
         backoff: how long to wait before another attempt; None for not at all.
         resources: what the task holds while an attempt runs, as pairs of a name and its units.
+        executor: name of the executor that attempts run in; None for the event loop and threads.
         estimate: seconds that the task is expected to take; None where nobody knows.
         parameters: what the function asks for; worked out where it is left out.
         is_simple: whether the task is a plain `async def` that asks for nothing and has neither
-            `after`, `timeout`, `resources` nor `estimate`: most are, and need no second look.
+            `after`, `timeout`, `resources`, `executor` nor `estimate`: most are, and need no second
+            look.
 
     Raises:
         TypeError: a field is of a wrong type.
@@ -93,6 +94,7 @@ class TaskDef:
     retry_on: RetryOn
     backoff: BackoffLike | None
     resources: Demand
+    executor: str | None
     estimate: float | None
     parameters: tuple[Parameter, ...]
     is_simple: bool = field(init=False, repr=False, compare=False)
@@ -113,6 +115,7 @@ class TaskDef:
         retry_on: RetryOn = Exception,
         backoff: BackoffLike | None = None,
         resources: Mapping[str, int] | Iterable[str] | Demand | None = (),
+        executor: str | None = None,
         estimate: float | None = None,
         parameters: tuple[Parameter, ...] | None = None,
     ) -> None:
@@ -147,13 +150,16 @@ class TaskDef:
             parameters
             or after != ()
             or resources != ()
-            or not (timeout is None and estimate is None)
+            or not (timeout is None and estimate is None and executor is None)
         ):
             _set_is_simple(self, False)  # noqa: FBT003 - it is a setter
             after = as_names(f"Task {name!r}", "after", after)
             _set_rare(self, "after", tuple([one for one in after if one not in depends_on]))
             _set_rare(self, "timeout", checked_seconds(name, "timeout", timeout))
             _set_rare(self, "resources", as_demand(name, resources))
+            if executor is not None:
+                check_executor(name, executor, is_lifetime=self.is_lifetime())
+            _set_rare(self, "executor", executor)
             _set_rare(
                 self, "estimate", checked_seconds(name, "estimate", estimate, may_be_zero=True)
             )
@@ -175,9 +181,15 @@ class TaskDef:
 
     def is_lifetime(self) -> bool:
         """Whether the function is an async generator, so that it is open while others use it."""
-        if type(self.function) is FunctionType and self.function.__code__.co_flags & _COROUTINE:
-            return False
+        if type(self.function) is FunctionType:
+            return self.function.__code__.co_flags & inspect.CO_ASYNC_GENERATOR != 0
         return self._is_any(inspect.isasyncgenfunction)
+
+    def needs_thread(self) -> bool:
+        """Whether an attempt holds one of the run's threads."""
+        if self.executor is not None:
+            return self.executor == THREAD
+        return not (self.is_async() or self.is_lifetime())
 
     def _is_any(self, kind: Callable[[object], bool]) -> bool:
         function: Any = self.function
@@ -199,196 +211,10 @@ _MOSTLY: Final[dict[str, object]] = {
     "retry_on": Exception,
     "backoff": None,
     "resources": (),
+    "executor": None,
     "estimate": None,
     "parameters": (),
 }
-
-
-class TaskRegistry:
-    """Named tasks, in the order of their registration.
-
-    The module-level `task` registers into a registry that everybody shares. One of your own keeps
-    the tasks of a library, a test or a notebook apart:
-
-    >>> from portable_sched import TaskRegistry, TaskScheduler
-    >>> nightly = TaskRegistry()
-    >>> @nightly.task(retries=3)
-    ... async def backup() -> None: ...
-    >>> [definition.name for definition in nightly]
-    ['backup']
-    >>> scheduler = TaskScheduler(nightly)
-    """
-
-    __slots__ = ("_definitions",)
-
-    def __init__(self) -> None:
-        self._definitions: dict[str, TaskDef] = {}
-
-    @overload
-    def task(self, name: F, /) -> F: ...
-    @overload
-    def task(
-        self,
-        name: str | None = None,
-        priority: Priority = Priority.MEDIUM,
-        retries: int = 1,
-        depends_on: Iterable[TaskLike] = (),
-        *,
-        after: Iterable[TaskLike] = (),
-        timeout: float | None = None,
-        retry_on: RetryOn = Exception,
-        backoff: BackoffLike | None = None,
-        resources: Mapping[str, int] | Iterable[str] | None = (),
-        estimate: float | None = None,
-    ) -> Callable[[F], F]: ...
-    def task(
-        self,
-        name: str | Callable[..., object] | None = None,
-        priority: Priority = Priority.MEDIUM,
-        retries: int = 1,
-        depends_on: Iterable[TaskLike] = (),
-        *,
-        after: Iterable[TaskLike] = (),
-        timeout: float | None = None,
-        retry_on: RetryOn = Exception,
-        backoff: BackoffLike | None = None,
-        resources: Mapping[str, int] | Iterable[str] | None = (),
-        estimate: float | None = None,
-    ) -> object:
-        """Register a function as a task, and get the function itself back.
-
-        As `@task`, `@task()` or `@task(...)`. The function can be called, awaited, inspected and
-        pickled as before. A parameter without a default that bears the name of a task takes that
-        task's result, and makes it a dependency; `depends_on` is then for order alone. `ResultOf`
-        is for other names, and `TaskScheduler.run(inputs=...)` for what differs from run to run.
-
-        Args:
-            name: what the task is called; the function's own name where it is left out.
-            priority: of the tasks that are ready, the one with the highest priority starts first.
-            retries: how many attempts the task has in total; 1 means no second one.
-            depends_on: names or decorated functions; all of them must have succeeded before this
-                task starts.
-            after: names or decorated functions; all of them must have ended, however they did,
-                before this task starts: a clean-up, a notification. A parameter named after one
-                takes its `TaskResult`.
-            timeout: seconds that one attempt may take; then it is cancelled, and has failed with
-                `TaskTimeoutError`. A thread cannot be cancelled: it is abandoned, and what comes
-                of it is of no account.
-            retry_on: which exceptions are worth another attempt: a type, several, or a function
-                that is given the exception.
-            backoff: how long to wait before another attempt: a `Backoff`, or a function of the
-                number of the attempt that has failed and its exception, which returns seconds.
-            resources: what the task holds while an attempt runs: names, or a mapping of names to
-                units. `TaskScheduler(resources=...)` says how many units there are.
-            estimate: seconds that the task is expected to take. Of equally urgent tasks that are
-                ready, the one with the longest way to go starts first. A task without an estimate
-                counts as one second.
-
-        Raises:
-            TypeError, ValueError: an argument is not what it should be.
-            DuplicateTaskError: the name belongs to another function. Defining the *same* function
-                again (same module and qualified name, as when a notebook cell is run twice)
-                replaces the task and keeps its place.
-
-        >>> from portable_sched import Priority, task
-        >>> @task(priority=Priority.HIGH, retries=3, timeout=10)
-        ... async def fetch() -> bytes:
-        ...     return b"rows"
-        >>> @task(name="load-rows")
-        ... async def load(fetch: bytes) -> int:
-        ...     return len(fetch)
-        """
-        rare: dict[str, Any] | None = None
-        if (
-            after != ()
-            or resources != ()
-            or retry_on is not Exception
-            or not (timeout is None and backoff is None and estimate is None)
-        ):
-            rare = {
-                "after": after,
-                "timeout": timeout,
-                "retry_on": retry_on,
-                "backoff": backoff,
-                "resources": resources,
-                "estimate": estimate,
-            }
-        if name is None or isinstance(name, str):
-            return partial(self._register, name, priority, retries, depends_on, rare, 1)
-        if not callable(name):
-            # Whatever it is, it was meant as a name or as a function; the checks say which.
-            if isinstance(name, CoroutineType | GeneratorType | AsyncGeneratorType):
-                refuse_unusable(name.__name__, name)
-            raise bad_name(name)
-        return self._register(None, priority, retries, depends_on, rare, 2, name)
-
-    def _register(  # noqa: PLR0917 - called by name through a partial, it would take twice as long
-        self,
-        name: str | None,
-        priority: Priority,
-        retries: int,
-        depends_on: Iterable[TaskLike],
-        rare: dict[str, Any] | None,
-        depth: int,
-        function: F,
-    ) -> F:
-        parameters: tuple[Parameter, ...] | None = ()
-        if not takes_nothing(function):
-            parameters = None
-            # Not where something is wrong with the function: that is for the definition to say.
-            with suppress(TypeError):
-                parameters = parameters_of(function, callers_namespace(depth))
-        definition = TaskDef(
-            name=own_name(function) if name is None else name,
-            function=function,
-            priority=priority,
-            retries=retries,
-            depends_on=depends_on,
-            parameters=parameters,
-        )
-        if rare is not None:
-            # Not above, where even an empty dict would make the call take longer.
-            definition = replace(definition, **rare)
-        existing = self._definitions.get(definition.name)
-        if existing is not None and not _is_same_function(existing.function, function):
-            raise DuplicateTaskError.between(definition.name, existing.function, function)
-        self._definitions[definition.name] = definition
-        _leave_note(function, definition)
-        return function
-
-    def __getitem__(self, name: str) -> TaskDef:
-        if not isinstance(name, str):
-            raise bad_name(name)
-        definition = self._definitions.get(name)
-        if definition is None:
-            nearest = did_you_mean(nearest_names(name, list(self._definitions)))
-            raise KeyError(f"No task {name!r} in this registry.{nearest}")
-        return definition
-
-    def __iter__(self) -> Iterator[TaskDef]:
-        return iter(self._definitions.values())
-
-    def __len__(self) -> int:
-        return len(self._definitions)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._definitions
-
-    def __repr__(self) -> str:
-        return f"<TaskRegistry of {len(self)} tasks>"
-
-    def clear(self) -> None:
-        """Forget every task. Schedulers that were built before keep theirs."""
-        self._definitions.clear()
-
-
-default_registry: Final = TaskRegistry()
-task: Final = default_registry.task
-
-
-def clear_registry() -> None:
-    """Forget every task of the default registry, so that tests do not see each other's."""
-    default_registry.clear()
 
 
 def definition_of(function: object) -> TaskDef:
@@ -419,14 +245,24 @@ def definition_of(function: object) -> TaskDef:
     raise TypeError(f"Expected a task's name or a decorated function, got {shown(function)}.")
 
 
-def _leave_note(function: Any, definition: TaskDef) -> None:
+class _Notes(tuple[TaskDef, ...]):
+    """What is noted on a function, and stays at home where the function is sent by value."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, ()
+
+
+def leave_note(function: Any, definition: TaskDef) -> None:
+    """Note on a decorated function which task it is."""
     # Builtins and objects with slots have no room for a note, and a method shows that of its
     # function, which is another callable. They are all referred to by name.
     notes = None if type(function) is MethodType else getattr(function, "__dict__", None)
     if notes is None:
         return
     if _NOTE not in notes:
-        notes[_NOTE] = (definition,)
+        notes[_NOTE] = _Notes([definition])
         return
     # `functools.wraps` copies notes too: those of another function say nothing of this one.
     others = [
@@ -435,23 +271,7 @@ def _leave_note(function: Any, definition: TaskDef) -> None:
         if noted.function is function and noted.name != definition.name
     ]
     # Two are enough to say that there are several; a function may have any number of names.
-    notes[_NOTE] = (*others[:1], definition)
-
-
-def _is_same_function(one: Any, other: Any) -> bool:
-    """Whether `other` is `one` defined again: a notebook cell run twice, a module reloaded."""
-    if one is other:
-        return True
-    name = getattr(one, "__qualname__", None)
-    # Closures made in a loop share their qualified name and are still different functions.
-    if name is None or "<locals>" in name or "<lambda>" in name:
-        return False
-    return bool(
-        name == getattr(other, "__qualname__", None)
-        and one.__module__ == getattr(other, "__module__", None)
-        # Methods of two objects share everything but the object.
-        and getattr(one, "__self__", None) is getattr(other, "__self__", None)
-    )
+    notes[_NOTE] = _Notes([*others[:1], definition])
 
 
 def _as_priority(name: str, priority: object) -> Priority:

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_retries": {"_checks", "_errors"},
     "_parameters": set(),
     "_tasks": {"_checks", "_errors", "_parameters", "_retries"},
+    "_registry": {"_checks", "_errors", "_parameters", "_retries", "_tasks"},
     "_dataflow": {"_errors", "_parameters", "_tasks"},
     "_sorting": {"_errors"},
     "_formats": set(),
@@ -48,7 +49,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_timeouts": {"_errors"},
     "_backend": set(),
     "_lifetimes": {"_backend", "_errors", "_tasks", "_timeouts"},
-    "_executors": {"_log", "_tasks", "_timeouts"},
+    "_envelope": {"_errors"},
+    "_processes": {"_checks"},
+    "_pools": {
+        *("_backend", "_checks", "_envelope", "_errors", "_log", "_processes", "_tasks"),
+    },
+    "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
     "_hooks": {"_executors", "_log", "_tasks"},
     "_failures": {"_errors"},
     "_engine": {"_backend", "_executors", "_failures", "_lifetimes", "_results", "_state"},
@@ -81,14 +87,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_graph", "_results", "reporting", "reporting.dot", "reporting.mermaid"),
         *("analysis.wording", "reporting.picture"),
     },
+    "_preparing": {
+        *("_dataflow", "_engine", "_events", "_executors", "_graph", "_hooks", "_lifetimes"),
+        *("_pools", "_resources", "_results", "_state", "_tasks", "_watch"),
+    },
     "_scheduler": {
-        *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_executors"),
-        *("_graph", "_hooks", "_lifetimes", "_resources", "_results", "_state", "_tasks"),
-        *("_formats", "_watch", "analysis.breakdown", "analysis.explanation", "analysis.plan"),
+        *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_formats"),
+        *("_graph", "_hooks", "_pools", "_preparing", "_registry", "_resources", "_results"),
+        *("_state", "_tasks", "analysis.breakdown", "analysis.explanation", "analysis.plan"),
     },
     "": {
-        *("_dataflow", "_errors", "_events", "_graph", "_parameters", "_results", "_retries"),
-        *("_scheduler", "_state", "_tasks"),
+        *("_dataflow", "_envelope", "_errors", "_events", "_graph", "_parameters", "_registry"),
+        *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
     "testing": {"", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
@@ -112,6 +122,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Whose extra brings what; everything else needs anyio and the standard library alone.
 FOREIGN = {
+    "_envelope": {"cloudpickle"},
+    "_pools": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
     "otel": {"opentelemetry"},

@@ -109,9 +109,8 @@ def planned(
     critical_path = longest_path(graph, own)
     work = sum(own)
     runs = []
-    in_thread = _in_thread(graph)
     for limit in limits:
-        demands = demands_of(graph, in_thread, limit)
+        demands = demands_of(graph, capacity, limit)
         state = _state(graph, demands, with_threads(capacity))
         makespan = _carried_through(state, own, limit or len(graph))
         bound = max(critical_path, *_bounds(own, work, demands, capacity, limit))
@@ -204,11 +203,6 @@ def longest_path(graph: Graph, own: Sequence[float]) -> float:
         before = [until[earlier] for earlier in graph.waits_for(number)]
         until[number] = max(before, default=0.0) + seconds
     return max(until, default=0.0)
-
-
-def _in_thread(graph: Graph) -> list[int]:
-    tasks = graph.tasks
-    return [at for at in graph.special if not (tasks[at].is_async() or tasks[at].is_lifetime())]
 
 
 def _state(graph: Graph, demands: Sequence[Demand] | None, capacity: Mapping[str, int]) -> RunState:

@@ -1,0 +1,505 @@
+"""An executor as one run uses it: opened, given calls, replaced where it broke, and closed.
+
+One way of waiting serves every `concurrent.futures.Executor` on every event loop: submit, have the
+future's callback wake the loop, wait behind an event. No thread is held for a call in flight.
+
+What an executor may offer beyond that class is looked for by name:
+
+- `most_in_flight`, how many calls it is to be given at one time; else twice its workers, so that
+  none of them waits for its next call while we hear of the last one. More would queue in the
+  executor, where a more urgent task could not overtake them.
+- `stop(future)`, to end a call that is running; it answers whether it could.
+- `isolates`, whether a worker that dies breaks its own call alone.
+- `keep(function, *args)`, as `submit`, for a result that stays where it is: what the future gives
+  is a handle, which may be among the arguments of other calls; `fetch(handle)` brings the value.
+
+A pool of processes breaks as a whole when one of them dies, and does not tell which call it was.
+So those that were in flight are suspects: each of them is called once more, alone, which costs no
+attempt. The one that kills its worker again is the culprit.
+"""
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
+
+from ._backend import call_soon, event_loop_is_gone
+from ._checks import shown
+from ._envelope import Call, RemoteFailure, carry_out
+from ._errors import ExecutorError, NotPicklableError, WorkerDiedError, error_text
+from ._log import logger
+from ._tasks import THREAD, TaskDef
+
+# Seconds that an executor may take to shut down at the end of a run.
+_SHUTDOWN: Final = 30.0
+
+# Where an executor comes from whose workers have this program's `__main__`, and that pickles with
+# nothing but `pickle`; and where one whose calls raise nothing of their own but what breaks it.
+_PLAIN: Final = ("concurrent.", "portable_sched._processes")
+_POOLS_OF_PROCESSES: Final = (*_PLAIN, "loky.")
+
+_REMARKS: Final = {
+    "the function": (
+        "Define it by `def` at the top level of a module, or have it sent by value: "
+        "pip install 'portable_sched[cloudpickle]'."
+    ),
+    "the result": "Return plain data, and close files and connections in the function.",
+}
+_OF_A_PARAMETER: Final = "Pass plain data, and open files, locks and connections in the function."
+
+
+def is_executor(given: object) -> bool:
+    """Whether it is an executor, and not a function that makes one."""
+    return not isinstance(given, type) and callable(getattr(given, "submit", None))
+
+
+def units_of(executor: object) -> int | None:
+    """How many calls an executor is to have at one time; None where nobody knows."""
+    most = getattr(executor, "most_in_flight", None)
+    if most is not None:
+        return max(1, int(most))
+    # As the standard library and loky have it, and mpi4py.
+    for name in ("_max_workers", "num_workers"):
+        workers = getattr(executor, name, None)
+        if isinstance(workers, int) and workers > 0:
+            return 2 * workers
+    return None
+
+
+class _Opened:
+    """An executor between its opening and its end.
+
+    Attributes:
+        executor: itself.
+        in_flight: the calls that it has, and the tasks that they are of.
+        running: the tasks that were there when it broke; None as long as it works.
+    """
+
+    __slots__ = ("executor", "in_flight", "running")
+
+    def __init__(self, executor: Any) -> None:
+        self.executor = executor
+        self.in_flight: dict[Future[Any], str] = {}
+        self.running: tuple[str, ...] | None = None
+
+    def broke(self) -> tuple[str, ...]:
+        """The tasks that were there when it broke, for the first and the last who asks."""
+        if self.running is None:
+            # What has ended well before that had nothing to do with it.
+            self.running = tuple(
+                task
+                for future, task in self.in_flight.items()
+                if not future.done() or _has_broken(future)
+            )
+        return self.running
+
+
+def _has_broken(future: Future[Any]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
+
+
+class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and never leaves this module
+    """The executor broke, and the call was not the only one there."""
+
+
+class Pool:
+    """One executor, as one run uses it.
+
+    Attributes:
+        name: what tasks call it.
+        units: how many calls it is to have at one time; None where nobody knows.
+        resize: told of that as soon as it has been opened.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_alone",
+        "_closed",
+        "_emptied",
+        "_make",
+        "_opened",
+        "_opening",
+        "_suspects",
+        "_unsuspected",
+        "_waker",
+        "name",
+        "resize",
+        "units",
+    )
+
+    def __init__(self, name: str, given: Any, units: int | None) -> None:
+        self.name = name
+        self.units = units
+        self.resize: Callable[[int | None], None] = _nobody
+        self._make: Callable[[], Any] | None = None
+        self._opened: _Opened | None = None
+        if is_executor(given):
+            self._opened = _Opened(given)
+            self.units = units_of(given)
+        else:
+            self._make = given
+        self._opening = Lock()
+        self._waker = _Waker()
+        self._abandoned = False
+        self._closed = False
+        # Suspects go one at a time with nothing else in flight, and others wait for their end.
+        self._suspects = 0
+        self._alone = Lock()
+        self._emptied = Event()
+        self._unsuspected = Event()
+
+    async def call(
+        self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool
+    ) -> Any:
+        """What a task's function returns, or the handle of that.
+
+        Args:
+            call: what to call.
+            values: its arguments.
+            definition: the task.
+            keep: whether the result may stay where it is.
+
+        Raises:
+            Exception: what the function raised, or what went wrong on the way.
+        """
+        try:
+            try:
+                return await self._once(call, values, definition, keep=keep, alone=False)
+            except _Suspected:
+                # From here on nobody else begins a call.
+                self._suspects += 1
+            try:
+                async with self._alone:
+                    while self._opened is not None and self._opened.in_flight:
+                        await self._emptied.wait()
+                    return await self._once(call, values, definition, keep=keep, alone=True)
+            finally:
+                self._suspects -= 1
+                if not self._suspects:
+                    self._unsuspected.set()
+                    self._unsuspected = Event()
+        finally:
+            del values
+
+    async def fetch(self, handle: Any) -> Any:
+        """The value that a handle stands for; what is no handle, as it is."""
+        opened = self._opened
+        if opened is None or not hasattr(opened.executor, "fetch"):
+            return handle
+        return await to_thread.run_sync(
+            opened.executor.fetch, handle, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+        )
+
+    async def close(self) -> None:
+        """Shut down what the run has opened; what it was given goes on."""
+        self._closed = True
+        # It leads to the run.
+        self.resize = _nobody
+        if self._make is None or self._opened is None:
+            return
+        executor = self._opened.executor
+        if event_loop_is_gone():
+            _end(executor, wait=False, at_once=True)
+            return
+        end = partial(_end, executor, wait=True, at_once=self._abandoned)
+        with move_on_after(_SHUTDOWN, shield=True) as scope:
+            await to_thread.run_sync(end, abandon_on_cancel=True, limiter=CapacityLimiter(1))
+        if scope.cancelled_caught:
+            logger().warning(
+                "The executor %r has not shut down within %d s, and goes on by itself.",
+                *(self.name, _SHUTDOWN),
+            )
+
+    async def _once(
+        self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
+    ) -> Any:
+        task = call.task
+        opened, future = await self._submitted(call, values, keep=keep, alone=alone)
+        error: BaseException | None = None
+        try:
+            await self._ended(opened.executor, future, task)
+            if future.cancelled():
+                raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
+            error = future.exception()
+            if error is None:
+                return future.result()
+            if isinstance(error, RemoteFailure):
+                error = error.unpacked(task)
+            elif isinstance(error, BrokenExecutor):
+                error = self._of_broken(opened, task, error, alone=alone)
+            else:
+                error = self._of_transport(opened.executor, call, values, definition, error)
+            raise error
+        finally:
+            del opened.in_flight[future]
+            if self._suspects and not opened.in_flight:
+                self._emptied.set()
+                self._emptied = Event()
+            # An exception that knows a frame that knows the exception is a cycle.
+            del values, future, error, call, opened
+
+    async def _submitted(
+        self, call: Call, values: Sequence[Any], *, keep: bool, alone: bool
+    ) -> tuple[_Opened, Future[Any]]:
+        """A call that the executor has taken; of one that is broken, the next one."""
+        has_broken = False
+        while True:
+            while self._suspects and not alone:
+                await self._unsuspected.wait()
+            opened = self._opened
+            if opened is None:
+                # What is true of the suspects may be another thing after that.
+                await self._open(call.task)
+                continue
+            executor = opened.executor
+            if not type(executor).__module__.startswith(_PLAIN):
+                call = call._replace(function=call.function.far())
+            submit = executor.keep if keep and hasattr(executor, "keep") else executor.submit
+            try:
+                future: Future[Any] = submit(carry_out, call, *values)
+            except Exception as error:
+                if isinstance(error, BrokenExecutor) and self._make is not None and not has_broken:
+                    # Under another call or under none, so nobody is to blame.
+                    has_broken = True
+                    self._replace(opened)
+                    continue
+                reason = f"it did not take the call: {error_text(error)}"
+                raise ExecutorError(call.task, self.name, reason) from error
+            opened.in_flight[future] = call.task
+            return opened, future
+
+    async def _ended(self, executor: Any, future: Future[Any], task: str) -> None:
+        """Wait for the end of a call, or see that it ends."""
+        done = Event()
+        future.add_done_callback(partial(self._waker, done))
+        try:
+            await done.wait()
+        except BaseException:
+            self._give_up(executor, future, task)
+            raise
+        finally:
+            del future
+
+    def _give_up(self, executor: Any, future: Future[Any], task: str) -> None:
+        """A call is to end that nobody waits for any more."""
+        if future.cancel() or future.done():
+            return
+        stop: Callable[[Future[Any]], bool] | None = getattr(executor, "stop", None)
+        if stop is not None and stop(future):
+            return
+        self._abandoned = True
+        logger().warning(
+            "Task %r was cancelled, by its timeout or with its run. It is in the executor %r, "
+            "which cannot stop it, and goes on by itself.",
+            *(task, self.name),
+        )
+
+    async def _open(self, task: str) -> None:
+        async with self._opening:
+            if self._opened is None:
+                # In a thread: it may start a cluster.
+                try:
+                    self.units = await to_thread.run_sync(
+                        self._make_one, limiter=CapacityLimiter(1)
+                    )
+                except Exception as error:
+                    reason = f"opening it failed: {error_text(error)}"
+                    raise ExecutorError(task, self.name, reason) from error
+                self.resize(self.units)
+
+    def _make_one(self) -> int | None:
+        executor = self._make() if self._make is not None else None
+        if not is_executor(executor):
+            raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
+        self._opened = _Opened(executor)
+        if self._closed:
+            # The run is over, and nobody else knows of it.
+            _end(executor, wait=False, at_once=True)
+        return units_of(executor)
+
+    def _replace(self, opened: _Opened) -> None:
+        """Have another executor opened for the next call."""
+        if self._opened is opened:
+            self._opened = None
+            _end(opened.executor, wait=False, at_once=False)
+
+    def _of_broken(
+        self, opened: _Opened, task: str, error: BrokenExecutor, *, alone: bool
+    ) -> Exception:
+        """What a call has failed with whose executor broke under it."""
+        failure: Exception
+        if getattr(opened.executor, "isolates", False):
+            failure = WorkerDiedError(task, self.name, [task])
+            failure.__cause__ = error
+            return failure
+        running = opened.broke()
+        if self._make is None:
+            remark = (
+                "It is broken now. So that it can be replaced, give a function that makes it, as "
+                f"in executors={{{self.name!r}: lambda: ProcessPoolExecutor(2)}}."
+            )
+            failure = WorkerDiedError(task, self.name, running, remark)
+        else:
+            self._replace(opened)
+            is_suspect = len(running) > 1 and not alone
+            failure = _Suspected() if is_suspect else WorkerDiedError(task, self.name, running)
+        failure.__cause__ = error
+        return failure
+
+    def _of_transport(
+        self,
+        executor: Any,
+        call: Call,
+        values: Sequence[Any],
+        definition: TaskDef,
+        error: BaseException,
+    ) -> BaseException:
+        """What a call has failed with that the function had no part in."""
+        home = type(executor).__module__
+        parts = {"the function": call.function}
+        for at, (name, value) in enumerate(zip(call.names, values, strict=True)):
+            parts[f"the parameter {name or definition.parameters[at].name!r}"] = value
+        dumps = pickle.dumps if home.startswith(_PLAIN) else _dumped_somehow
+        blamed = next((part for part, value in parts.items() if not _goes_by(dumps, value)), None)
+        if blamed is None:
+            kinds = (pickle.PicklingError, TypeError, AttributeError)
+            if not (home.startswith(_POOLS_OF_PROCESSES) or isinstance(error, kinds)):
+                return error
+            blamed = "the result"
+        remark = _REMARKS.get(blamed, _OF_A_PARAMETER)
+        failure = NotPicklableError(call.task, self.name, blamed, error_text(error), remark)
+        failure.__cause__ = error
+        return failure
+
+
+def _nobody(units: int | None) -> None:
+    """Stands for who is told how many calls an executor is to have."""
+
+
+class _Waker:
+    """Has the event loop wake those whose calls have ended, all that there are at one time.
+
+    To wake the loop takes longer than what it is woken for.
+    """
+
+    __slots__ = ("_ended", "_sent", "_soon")
+
+    def __init__(self) -> None:
+        self._soon = call_soon()
+        self._ended: deque[Event] = deque()
+        self._sent = False
+
+    def __call__(self, done: Event, _: Future[Any]) -> None:
+        """In the executor's thread: a call has ended."""
+        self._ended.append(done)
+        if not self._sent:
+            self._sent = True
+            # Of a call that was given up the event loop may be gone by now.
+            with suppress(RuntimeError):
+                self._soon(self._wake)
+
+    def _wake(self) -> None:
+        # First: who comes in between is woken now, and once more in vain.
+        self._sent = False
+        while self._ended:
+            self._ended.popleft().set()
+
+
+def _dumped_somehow(value: object) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
+        import cloudpickle  # noqa: PLC0415 - the executors that go beyond pickle bring it
+
+        dumped: bytes = cloudpickle.dumps(value)
+        return dumped
+
+
+def _goes_by(dumps: Callable[[object], bytes], value: object) -> bool:
+    try:
+        dumps(value)
+    except Exception:  # noqa: BLE001 - as above
+        return False
+    return True
+
+
+def _end(executor: Any, *, wait: bool, at_once: bool) -> None:
+    """Shut an executor down, and end its processes first where it has calls that nobody awaits."""
+    try:
+        if at_once:
+            # A newer Python has `kill_workers()`, which does the same.
+            processes = list((getattr(executor, "_processes", None) or {}).values())
+            for process in processes:
+                process.kill()
+            # A thread cannot be ended, and would have to be waited for.
+            wait = wait and bool(processes)
+        executor.shutdown(wait=wait)
+    except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
+        logger().error("An executor raised when it was shut down.", exc_info=error)
+
+
+def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The executors that tasks can name: those that need no set-up, and those that were given."""
+    standard: dict[str, Any] = {"process": _processes}
+    if hasattr(futures, "InterpreterPoolExecutor"):
+        standard["interpreter"] = futures.InterpreterPoolExecutor
+    return {**standard, **given}
+
+
+def _processes() -> Executor:
+    # Here, since it takes a third of our import time, and few programs need it.
+    from ._processes import ProcessExecutor  # noqa: PLC0415
+
+    return ProcessExecutor()
+
+
+class Pools:
+    """The executors of one run, each there when it is first asked for, and closed at its end.
+
+    Args:
+        executors: they, or what makes them, by name.
+        known: how many calls those had at one time that earlier runs have opened; it is added to.
+    """
+
+    __slots__ = ("_executors", "_known", "_pools")
+
+    def __init__(self, executors: Mapping[str, Any], known: dict[str, int | None]) -> None:
+        self._executors = executors
+        self._known = known
+        self._pools: dict[str, Pool] = {}
+
+    def __getitem__(self, name: str) -> Pool:
+        pool = self._pools.get(name)
+        if pool is None:
+            # One at a time, until it has been opened and can be asked.
+            units = self._known.get(name, 1)
+            pool = self._pools[name] = Pool(name, self._executors[name], units)
+        return pool
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._pools.values())
+
+    def of(self, definition: TaskDef) -> Pool | None:
+        """Where the attempts of a task run; None for the event loop and its threads."""
+        name = definition.executor
+        return None if name is None or name == THREAD else self[name]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for pool in self:
+            self._known[pool.name] = pool.units
+            await pool.close()

@@ -1,0 +1,186 @@
+"""What a run needs before it begins: a state, and for each task what is called for an attempt."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ._dataflow import Source
+from ._engine import Run
+from ._events import Announcer, Observer
+from ._executors import Argument, Entry, entry_of, fetching, filled, with_results
+from ._graph import Graph
+from ._hooks import AttemptHook, hooked
+from ._lifetimes import Lifetime
+from ._pools import Pool, Pools
+from ._resources import ResourceState, demands_of, executor_resource, with_threads
+from ._results import RunRecord
+from ._state import FailurePolicy, RunState
+from ._tasks import THREAD
+from ._watch import TELLING, states_that_tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a scheduler was told about its runs; `TaskScheduler` says what each means."""
+
+    max_concurrency: int | None
+    resources: Mapping[str, int]
+    on_failure: FailurePolicy
+    inherit_priority: bool
+    keep_results: bool
+    executors: Mapping[str, Any]
+    observers: tuple[Observer, ...]
+    attempt_hooks: tuple[AttemptHook, ...]
+
+
+def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a type of its own
+    graph: Graph,
+    settings: Settings,
+    inputs: Mapping[str, object],
+    targets: Collection[str],
+    pools: Pools,
+    clock: Callable[[], float],
+) -> Run:
+    """A run that is yet to be carried out.
+
+    Args:
+        graph: what is to run.
+        settings: of its scheduler.
+        inputs: of the run.
+        targets: of the run; their results are kept.
+        pools: the executors.
+        clock: of the event loop.
+    """
+    capacity = _capacity(graph, settings.resources, pools)
+    state = _state(graph, settings, targets, capacity, clock())
+    record = state.record
+    entries: list[Entry] = [definition.function for definition in graph.tasks]
+    lifetimes: dict[int, Lifetime] = {}
+    stay = _what_stays(graph)
+    for number in graph.special:
+        definition = graph.tasks[number]
+        if definition.is_lifetime():
+            lifetimes[number] = Lifetime(number, definition)
+            entries[number] = lifetimes[number].open
+        else:
+            pool = pools.of(definition)
+            entries[number] = entry_of(definition, pool, keep=number in stay)
+    for number, sources in graph.sources.items():
+        entry = entries[number]
+        if stay:
+            entry = _with_values(entry, graph, number, stay, pools)
+        if settings.keep_results and number in graph.rows:
+            entries[number] = with_results(entry, graph.rows[number], record.results)
+            continue
+        arguments = _arguments(record, sources, inputs)
+        given = None if settings.keep_results else partial(state.has_arguments, number)
+        entries[number] = filled(entry, arguments, given)
+    if settings.attempt_hooks:
+        muted: set[int] = set()
+        for number, definition in enumerate(graph.tasks):
+            attempt = partial(record.attempt_of, number)
+            hooks = settings.attempt_hooks
+            entries[number] = hooked(entries[number], hooks, definition, attempt, muted)
+    run = Run(state, entries, settings.max_concurrency or len(graph), clock, lifetimes)
+    if isinstance(state, ResourceState):
+        for pool in pools:
+            if executor_resource(pool.name) not in settings.resources:
+                pool.resize = partial(_resize, run, state, executor_resource(pool.name))
+    return run
+
+
+def _resize(run: Run, state: ResourceState, resource: str, units: int | None) -> None:
+    """An executor has been opened, and it is known how many calls it is to have at one time."""
+    state.resize(resource, units or len(run.entries))
+    run.look_around()
+
+
+def _capacity(graph: Graph, resources: Mapping[str, int], pools: Pools) -> Mapping[str, int]:
+    """The units of all that can be held: what the scheduler was told, and the executors in use."""
+    used = {graph.tasks[number].executor for number in graph.special} - {None, THREAD}
+    if not used:
+        return resources
+    units = {executor_resource(str(name)): pools[str(name)].units or len(graph) for name in used}
+    return {**units, **resources}
+
+
+def _what_stays(graph: Graph) -> set[int]:
+    """The tasks whose results another task of the same executor takes by name."""
+    tasks = graph.tasks
+    return {
+        source.task
+        for number, sources in graph.sources.items()
+        if tasks[number].executor is not None
+        for source in sources
+        if source.task is not None
+        and not source.whole
+        and tasks[source.task].executor == tasks[number].executor
+    }
+
+
+def _with_values(
+    entry: Entry, graph: Graph, number: int, stay: Collection[int], pools: Pools
+) -> Entry:
+    """An entry that gets the values of what may have stayed in another executor than its own."""
+    tasks = graph.tasks
+    fetched: dict[int | str, Pool] = {}
+    for at, source in enumerate(graph.sources[number]):
+        if source.task is None or source.task not in stay or source.whole:
+            continue
+        pool = pools.of(tasks[source.task])
+        if pool is not None and tasks[number].executor != pool.name:
+            # By position or by name: those that come by position are the first in both.
+            fetched[at] = fetched[source.parameter.name] = pool
+    return fetching(entry, fetched) if fetched else entry
+
+
+def _state(
+    graph: Graph,
+    settings: Settings,
+    targets: Collection[str],
+    capacity: Mapping[str, int],
+    began: float,
+) -> RunState:
+    options: dict[str, Any] = {"policy": settings.on_failure}
+    if not settings.keep_results:
+        options["keep"] = targets
+    demands = demands_of(graph, capacity, settings.max_concurrency)
+    plain: type[RunState] = RunState
+    holding: type[ResourceState] = ResourceState
+    announcer = Announcer(settings.observers) if settings.observers else None
+    if announcer is not None:
+        plain, holding = states_that_tell(announcer)
+    state: RunState
+    if demands is not None:
+        state = holding(graph, began, demands, with_threads(capacity), **options)
+    else:
+        state = plain(graph, began, **options)
+        state.record.capacity = settings.resources
+    state.record.limit = settings.max_concurrency
+    if announcer is not None and isinstance(state, TELLING):
+        state.announcer = announcer
+    return state
+
+
+def _arguments(
+    record: RunRecord, sources: Iterable[Source], inputs: Mapping[str, object]
+) -> list[Argument]:
+    """What gets the values of a task's parameters, in one run."""
+    arguments: list[Argument] = []
+    for source in sources:
+        parameter = source.parameter
+        value: Callable[[], object]
+        if source.task is not None:
+            get = record.result_of if source.whole else record.results.__getitem__
+            value = partial(get, source.task)
+        elif parameter.required:
+            value = partial(inputs.__getitem__, parameter.name)
+        else:
+            value = partial(_as_it_is, parameter.default)
+        arguments.append((None if parameter.by_position else parameter.name, value))
+    return arguments
+
+
+def _as_it_is(value: object) -> object:
+    return value
