@@ -19,7 +19,9 @@ nox.needs_version = ">=2026.8.10"  # the first that brings python_discovery
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.download_python = "never"  # running tests is no permission to install Pythons
-nox.options.sessions = ["tests", "lowest", "lint", "types", "examples", "wheel", "coverage"]
+nox.options.sessions = [
+    *("tests", "executors", "lowest", "lint", "types", "examples", "wheel", "coverage"),
+]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
@@ -75,7 +77,20 @@ def tests(session: nox.Session, backend: str) -> None:
     install(session, "test")
     session.run(
         *("coverage", "run", f"--data-file={data_file}", "-m", "pytest"),
-        *(f"--backend={backend}", "-m", "not examples", *session.posargs),
+        *(f"--backend={backend}", "-m", "not examples and not executors", *session.posargs),
+    )
+
+
+@nox.session(python=PYTHONS[-1])
+def executors(session: nox.Session) -> None:
+    """Run the tests on a Dask cluster and on loky, on all backends, and record coverage."""
+    data_file = Path(".coverage.executors")
+    for stale in Path().glob(f"{data_file}.*"):
+        stale.unlink()
+    install(session, "executors")
+    session.run(
+        *("coverage", "run", f"--data-file={data_file}", "-m", "pytest"),
+        *("-m", "executors", *session.posargs),
     )
 
 
@@ -83,17 +98,21 @@ def tests(session: nox.Session, backend: str) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the tests with the oldest requirements that pyproject.toml allows."""
     extras = PROJECT["project"]["optional-dependencies"]
-    optional = [one for each in ("trio", "uvloop", "rich", "otel", "cli") for one in extras[each]]
+    optional = [
+        one
+        for each in ("trio", "uvloop", "rich", "otel", "cloudpickle", "cli")
+        for one in extras[each]
+    ]
     requirements = [*PROJECT["project"]["dependencies"], *optional]
     install(session, "test", *(each.replace(">=", "==") for each in requirements))
-    session.run("pytest", "-m", "not examples", *session.posargs)
+    session.run("pytest", "-m", "not examples and not executors", *session.posargs)
 
 
 @nox.session(python=PYTHONS[-1])
 def newest(session: nox.Session) -> None:
     """Run the tests with the newest requirements, pre-releases too. May fail; no part of CI."""
     install(session, "test", "--upgrade", "--pre")
-    session.run("pytest", "-m", "not examples", *session.posargs)
+    session.run("pytest", "-m", "not examples and not executors", *session.posargs)
 
 
 @nox.session
@@ -120,7 +139,7 @@ def types(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Run every program of examples/ on each backend."""
     install(session, "examples")
-    session.run("pytest", "-m", "examples", *session.posargs)
+    session.run("pytest", "-m", "examples and not executors", *session.posargs)
 
 
 @nox.session(reuse_venv=False)
@@ -140,7 +159,7 @@ def wheel(session: nox.Session) -> None:
             session.install(str(built))
             session.run("python", "-W", "error", "-c", ANYIO_ALONE)
             session.install(*nox.project.dependency_groups(PROJECT, "examples"))
-            session.run("pytest", *session.posargs)
+            session.run("pytest", "-m", "not executors", *session.posargs)
 
 
 @nox.session

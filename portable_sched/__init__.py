@@ -26,6 +26,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _lifetimes   a task that yields once: open until nobody uses it
     _envelope    what is sent to a worker, and the failure that may come back
     _processes   the processes of `executor="process"`
+    _transport   what goes wrong between a call and its worker
     _pools       an executor as one run uses it: opened, given calls, replaced, closed
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt
@@ -34,7 +35,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _preparing   what a run needs before it begins
     _scheduler   `TaskScheduler`, the face of it all
     logs         what happens, as log records; imported by name alone, as are the next ones
-    otel         what happens, as traces and metrics of OpenTelemetry
+    otel         what happens, as traces and metrics of OpenTelemetry, with `_current_span`
     progress     a live view of a run; `_progress_places` is where it is drawn
     cli          the command line, with `_jobs`, `_options`, `_loading`, `_settings` and `demo`
     testing      for the tests of your own graphs

@@ -4,16 +4,19 @@ import inspect
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from types import FunctionType, coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import CapacityLimiter, get_cancelled_exc_class, to_thread
 
 from ._backend import backend_name
 from ._envelope import Call, Sent, carried, result_of
 from ._log import logger
-from ._pools import Pool
 from ._tasks import TaskDef
 from ._timeouts import within
+
+if TYPE_CHECKING:
+    # Imported where there is a task for it: most programs have none.
+    from ._pools import Pool
 
 _ABANDONED: Final = "It is in a thread, which cannot be stopped and goes on by itself."
 
@@ -28,7 +31,7 @@ Argument = tuple[str | None, Callable[[], Any]]
 """The name of a parameter (None for the next positional one), and what gets its value."""
 
 
-def entry_of(definition: TaskDef, pool: Pool | None, *, keep: bool = False) -> Entry:
+def entry_of(definition: TaskDef, pool: "Pool | None", *, keep: bool = False) -> Entry:
     """The entry of a task that is no lifetime.
 
     Args:
@@ -89,7 +92,7 @@ def _call_with(
     return attempt
 
 
-def fetching(entry: Entry, pools: Mapping[int | str, Pool]) -> Entry:
+def fetching(entry: Entry, pools: Mapping[int | str, "Pool"]) -> Entry:
     """An entry that gets values in place of handles.
 
     Args:
@@ -100,7 +103,7 @@ def fetching(entry: Entry, pools: Mapping[int | str, Pool]) -> Entry:
 
 
 async def _call_fetching(
-    pools: Mapping[int | str, Pool], entry: Entry, /, *args: Any, **kwargs: Any
+    pools: Mapping[int | str, "Pool"], entry: Entry, /, *args: Any, **kwargs: Any
 ) -> Any:
     values = [
         await pools[at].fetch(value) if at in pools else value for at, value in enumerate(args)
@@ -123,7 +126,7 @@ async def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> A
 
 
 async def _call_in_pool(
-    pool: Pool,
+    pool: "Pool",
     definition: TaskDef,
     function: Sent,
     backend: str,

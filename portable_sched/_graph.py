@@ -16,7 +16,7 @@ from ._dataflow import (
 from ._errors import DependencyError, DuplicateTaskError, UnknownTargetError, nearest_names
 from ._formats import pictures_for_notebook
 from ._sorting import CLOSE, sorted_names
-from ._tasks import Priority, TaskDef
+from ._tasks import THREAD, Priority, TaskDef
 
 # Shared by all tasks that have none: a million empty lists would be 56 MB.
 _NONE: Sequence[int] = ()
@@ -46,6 +46,7 @@ class Graph:
             that ask for it.
         lifetimes: numbers of the tasks that yield once.
         special: numbers of the tasks that are more than a plain `async def`, in their order.
+        executors: names of the executors that its tasks run in, "thread" apart.
         urgency: for each task its priority, its own or inherited; the lowest is the most urgent.
         place: for each task its place in the start order: of the tasks that are ready, the one
             with the lowest place starts first.
@@ -76,6 +77,7 @@ class Graph:
         "by_place",
         "dependencies",
         "dependents",
+        "executors",
         "followers",
         "inputs",
         "lifetimes",
@@ -100,6 +102,7 @@ class Graph:
     inputs: dict[str, list[str]]
     lifetimes: list[int]
     special: list[int]
+    executors: set[str]
     urgency: list[int]
     place: list[int]
     by_place: list[int]
@@ -116,6 +119,7 @@ class Graph:
         self.rows = {}
         self.inputs = {}
         self.lifetimes = []
+        self.executors = set()
         if asked:
             self._look_at_what_is_special(asked)
         self.by_place, self.place = self._start_order()
@@ -242,6 +246,8 @@ class Graph:
             self.waiting[number] += len(definition.after)
             if definition.is_lifetime():
                 self.lifetimes.append(number)
+            if definition.executor is not None and definition.executor != THREAD:
+                self.executors.add(definition.executor)
             sources = sources_of(definition, self.numbers)
             if sources:
                 self.sources[number] = sources

@@ -18,7 +18,6 @@ So those that were in flight are suspects: each of them is called once more, alo
 attempt. The one that kills its worker again is the culprit.
 """
 
-import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -33,26 +32,13 @@ from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 from ._backend import call_soon, event_loop_is_gone
 from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
-from ._errors import ExecutorError, NotPicklableError, WorkerDiedError, error_text
+from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._tasks import THREAD, TaskDef
+from ._transport import is_far, what_went_wrong
 
 # Seconds that an executor may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
-
-# Where an executor comes from whose workers have this program's `__main__`, and that pickles with
-# nothing but `pickle`; and where one whose calls raise nothing of their own but what breaks it.
-_PLAIN: Final = ("concurrent.", "portable_sched._processes")
-_POOLS_OF_PROCESSES: Final = (*_PLAIN, "loky.")
-
-_REMARKS: Final = {
-    "the function": (
-        "Define it by `def` at the top level of a module, or have it sent by value: "
-        "pip install 'portable_sched[cloudpickle]'."
-    ),
-    "the result": "Return plain data, and close files and connections in the function.",
-}
-_OF_A_PARAMETER: Final = "Pass plain data, and open files, locks and connections in the function."
 
 
 def is_executor(given: object) -> bool:
@@ -235,7 +221,7 @@ class Pool:
             elif isinstance(error, BrokenExecutor):
                 error = self._of_broken(opened, task, error, alone=alone)
             else:
-                error = self._of_transport(opened.executor, call, values, definition, error)
+                error = what_went_wrong(opened.executor, self.name, call, values, definition, error)
             raise error
         finally:
             del opened.in_flight[future]
@@ -259,7 +245,7 @@ class Pool:
                 await self._open(call.task)
                 continue
             executor = opened.executor
-            if not type(executor).__module__.startswith(_PLAIN):
+            if is_far(executor):
                 call = call._replace(function=call.function.far())
             submit = executor.keep if keep and hasattr(executor, "keep") else executor.submit
             try:
@@ -353,31 +339,6 @@ class Pool:
         failure.__cause__ = error
         return failure
 
-    def _of_transport(
-        self,
-        executor: Any,
-        call: Call,
-        values: Sequence[Any],
-        definition: TaskDef,
-        error: BaseException,
-    ) -> BaseException:
-        """What a call has failed with that the function had no part in."""
-        home = type(executor).__module__
-        parts = {"the function": call.function}
-        for at, (name, value) in enumerate(zip(call.names, values, strict=True)):
-            parts[f"the parameter {name or definition.parameters[at].name!r}"] = value
-        dumps = pickle.dumps if home.startswith(_PLAIN) else _dumped_somehow
-        blamed = next((part for part, value in parts.items() if not _goes_by(dumps, value)), None)
-        if blamed is None:
-            kinds = (pickle.PicklingError, TypeError, AttributeError)
-            if not (home.startswith(_POOLS_OF_PROCESSES) or isinstance(error, kinds)):
-                return error
-            blamed = "the result"
-        remark = _REMARKS.get(blamed, _OF_A_PARAMETER)
-        failure = NotPicklableError(call.task, self.name, blamed, error_text(error), remark)
-        failure.__cause__ = error
-        return failure
-
 
 def _nobody(units: int | None) -> None:
     """Stands for who is told how many calls an executor is to have."""
@@ -410,24 +371,6 @@ class _Waker:
         self._sent = False
         while self._ended:
             self._ended.popleft().set()
-
-
-def _dumped_somehow(value: object) -> bytes:
-    try:
-        return pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
-        import cloudpickle  # noqa: PLC0415 - the executors that go beyond pickle bring it
-
-        dumped: bytes = cloudpickle.dumps(value)
-        return dumped
-
-
-def _goes_by(dumps: Callable[[object], bytes], value: object) -> bool:
-    try:
-        dumps(value)
-    except Exception:  # noqa: BLE001 - as above
-        return False
-    return True
 
 
 def _end(executor: Any, *, wait: bool, at_once: bool) -> None:
@@ -464,14 +407,14 @@ class Pools:
     """The executors of one run, each there when it is first asked for, and closed at its end.
 
     Args:
-        executors: they, or what makes them, by name.
+        executors: they, or what makes them, by name, beside those that need no set-up.
         known: how many calls those had at one time that earlier runs have opened; it is added to.
     """
 
     __slots__ = ("_executors", "_known", "_pools")
 
     def __init__(self, executors: Mapping[str, Any], known: dict[str, int | None]) -> None:
-        self._executors = executors
+        self._executors = executors_of(executors)
         self._known = known
         self._pools: dict[str, Pool] = {}
 

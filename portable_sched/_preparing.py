@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._dataflow import Source
 from ._engine import Run
@@ -12,12 +12,14 @@ from ._executors import Argument, Entry, entry_of, fetching, filled, with_result
 from ._graph import Graph
 from ._hooks import AttemptHook, hooked
 from ._lifetimes import Lifetime
-from ._pools import Pool, Pools
 from ._resources import ResourceState, demands_of, executor_resource, with_threads
 from ._results import RunRecord
 from ._state import FailurePolicy, RunState
-from ._tasks import THREAD
 from ._watch import TELLING, states_that_tell
+
+if TYPE_CHECKING:
+    # Imported where there is a task for them: most programs have none.
+    from ._pools import Pool, Pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
     settings: Settings,
     inputs: Mapping[str, object],
     targets: Collection[str],
-    pools: Pools,
+    pools: "Pools | None",
     clock: Callable[[], float],
 ) -> Run:
     """A run that is yet to be carried out.
@@ -49,7 +51,7 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
         settings: of its scheduler.
         inputs: of the run.
         targets: of the run; their results are kept.
-        pools: the executors.
+        pools: the executors; None where no task has one.
         clock: of the event loop.
     """
     capacity = _capacity(graph, settings.resources, pools)
@@ -57,18 +59,18 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
     record = state.record
     entries: list[Entry] = [definition.function for definition in graph.tasks]
     lifetimes: dict[int, Lifetime] = {}
-    stay = _what_stays(graph)
+    stay = _what_stays(graph) if graph.executors else set()
     for number in graph.special:
         definition = graph.tasks[number]
         if definition.is_lifetime():
             lifetimes[number] = Lifetime(number, definition)
             entries[number] = lifetimes[number].open
         else:
-            pool = pools.of(definition)
+            pool = None if pools is None else pools.of(definition)
             entries[number] = entry_of(definition, pool, keep=number in stay)
     for number, sources in graph.sources.items():
         entry = entries[number]
-        if stay:
+        if pools is not None and stay:
             entry = _with_values(entry, graph, number, stay, pools)
         if settings.keep_results and number in graph.rows:
             entries[number] = with_results(entry, graph.rows[number], record.results)
@@ -83,7 +85,7 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
             hooks = settings.attempt_hooks
             entries[number] = hooked(entries[number], hooks, definition, attempt, muted)
     run = Run(state, entries, settings.max_concurrency or len(graph), clock, lifetimes)
-    if isinstance(state, ResourceState):
+    if pools is not None and isinstance(state, ResourceState):
         for pool in pools:
             if executor_resource(pool.name) not in settings.resources:
                 pool.resize = partial(_resize, run, state, executor_resource(pool.name))
@@ -96,12 +98,13 @@ def _resize(run: Run, state: ResourceState, resource: str, units: int | None) ->
     run.look_around()
 
 
-def _capacity(graph: Graph, resources: Mapping[str, int], pools: Pools) -> Mapping[str, int]:
+def _capacity(
+    graph: Graph, resources: Mapping[str, int], pools: "Pools | None"
+) -> Mapping[str, int]:
     """The units of all that can be held: what the scheduler was told, and the executors in use."""
-    used = {graph.tasks[number].executor for number in graph.special} - {None, THREAD}
-    if not used:
+    if pools is None:
         return resources
-    units = {executor_resource(str(name)): pools[str(name)].units or len(graph) for name in used}
+    units = {executor_resource(name): pools[name].units or len(graph) for name in graph.executors}
     return {**units, **resources}
 
 
@@ -120,7 +123,7 @@ def _what_stays(graph: Graph) -> set[int]:
 
 
 def _with_values(
-    entry: Entry, graph: Graph, number: int, stay: Collection[int], pools: Pools
+    entry: Entry, graph: Graph, number: int, stay: Collection[int], pools: "Pools"
 ) -> Entry:
     """An entry that gets the values of what may have stayed in another executor than its own."""
     tasks = graph.tasks

@@ -7,6 +7,7 @@ from typing import Any, Final
 from ._checks import Demand
 from ._graph import Graph
 from ._state import RunState
+from ._tasks import TaskDef
 
 THREAD: Final = ""
 """What a plain function holds: a resource like others, under a name that no user can give."""
@@ -18,6 +19,16 @@ MOST_THREADS: Final = 40
 def executor_resource(executor: str) -> str:
     """The name of the resource that a task holds which runs in an executor."""
     return f"executor {executor}"
+
+
+def held_by(definition: TaskDef, capacity: Mapping[str, int]) -> Demand:
+    """What a task holds: what it asks for, and a place in its executor where those are counted."""
+    if definition.executor is None:
+        return definition.resources
+    place = executor_resource(definition.executor)
+    if place not in capacity:
+        return definition.resources
+    return tuple(sorted({place: 1, **dict(definition.resources)}.items()))
 
 
 def demands_of(graph: Graph, capacity: Mapping[str, int], limit: int | None) -> list[Demand] | None:
@@ -32,11 +43,7 @@ def demands_of(graph: Graph, capacity: Mapping[str, int], limit: int | None) -> 
     in_thread: list[int] = []
     for number in graph.special:
         definition = graph.tasks[number]
-        demand = definition.resources
-        if definition.executor is not None:
-            place = executor_resource(definition.executor)
-            if place in capacity:
-                demand = tuple(sorted({place: 1, **dict(demand)}.items()))
+        demand = held_by(definition, capacity)
         if demand:
             demands[number] = demand
         if limit is None and definition.needs_thread():

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,7 +17,6 @@ from ._events import Observer, wanted_by
 from ._formats import render
 from ._graph import Graph, distinct
 from ._hooks import AttemptHook
-from ._pools import Pools, executors_of
 from ._preparing import Settings, prepared
 from ._registry import TaskRegistry, default_registry
 from ._resources import executor_resource
@@ -26,7 +25,10 @@ from ._state import FailurePolicy
 from ._tasks import THREAD, TaskDef, TaskLike, as_names, definition_of
 
 if TYPE_CHECKING:
-    # Imported where they are made: a program that does not ask should not pay for the answer.
+    # Imported where they are needed: a program that does not ask should not pay for the answer.
+    from concurrent.futures import Executor
+
+    from ._pools import Pools
     from .analysis.breakdown import Breakdown
     from .analysis.explanation import Explanation
     from .analysis.plan import Plan
@@ -90,7 +92,7 @@ class TaskScheduler:
         on_failure: FailurePolicy = FailurePolicy.CONTINUE,
         inherit_priority: bool = False,
         keep_results: bool = True,
-        executors: Mapping[str, Executor | Callable[[], Executor]] | None = None,
+        executors: "Mapping[str, Executor | Callable[[], Executor]] | None" = None,
         observers: Iterable[Observer] = (),
         attempt_hooks: Iterable[AttemptHook] = (),
     ) -> None:
@@ -226,27 +228,30 @@ class TaskScheduler:
         checked_inputs(inputs, self.graph.numbers, self.graph.inputs, graph.inputs)
         graph, order_text = _reordered(graph, order, seed)
         clock = loop_clock()
-        pools = Pools(executors_of(self._settings.executors), self._known_units)
+        pools = self._pools_of(graph)
         run = prepared(graph, self._settings, inputs, wanted, pools, clock)
         self._record = record = run.state.record
         record.order = order_text
         self._runs[run] = Event()
         try:
-            async with pools:
+            async with pools or nullcontext():
                 await run.carry_out()
         finally:
             self._runs.pop(run).set()
         return RunResults(record)
 
+    def _pools_of(self, graph: Graph) -> "Pools | None":
+        """The executors of a run; None where no task has one."""
+        if not graph.executors:
+            return None
+        from ._pools import Pools  # noqa: PLC0415 - who does not ask does not pay
+
+        return Pools(self._settings.executors, self._known_units)
+
     def _refuse_what_there_is_not(self, graph: Graph) -> None:
-        executors = executors_of(self._settings.executors)
+        self._refuse_unknown_executors(graph)
         for number in graph.special:
             definition = graph.tasks[number]
-            executor = definition.executor
-            if executor not in {None, THREAD} and executor not in executors:
-                known = [*executors, THREAD]
-                nearest = nearest_names(executor, known)
-                raise UnknownExecutorError(definition.name, executor, known, nearest)
             for resource, units in definition.resources:
                 available = self._settings.resources.get(resource)
                 if available is None:
@@ -254,6 +259,18 @@ class TaskScheduler:
                     raise ResourceError(definition.name, resource, units, nearest=nearest)
                 if units > available:
                     raise ResourceError(definition.name, resource, units, available)
+
+    def _refuse_unknown_executors(self, graph: Graph) -> None:
+        if not graph.executors:
+            return
+        from ._pools import executors_of  # noqa: PLC0415 - who does not ask does not pay
+
+        known = [*executors_of(self._settings.executors), THREAD]
+        unknown = graph.executors - set(known)
+        for definition in graph.tasks:
+            if definition.executor in unknown:
+                nearest = nearest_names(definition.executor, known)
+                raise UnknownExecutorError(definition.name, definition.executor, known, nearest)
 
     def stop(self) -> None:
         """Let the runs under way come to an end: nothing new starts, what is running ends.

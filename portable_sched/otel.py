@@ -13,8 +13,8 @@ an SDK.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,7 +48,7 @@ from portable_sched import (
 from portable_sched._errors import error_text, full_name
 
 try:
-    from opentelemetry.context import Context, attach, detach
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider, get_meter
     from opentelemetry.trace import (
         INVALID_SPAN,
@@ -64,6 +64,8 @@ except ImportError as _missing:
         "portable_sched.otel needs opentelemetry-api, which is not installed: "
         "pip install 'portable_sched[otel]'"
     ) from _missing
+
+from portable_sched._current_span import current
 
 __all__ = ["Telemetry"]
 
@@ -100,7 +102,8 @@ class Telemetry:
     |                  |                               | after, each with its task name           |
     | `attempt {task}` | the task                      |                                          |
 
-    Inside a function the span of its attempt is current, in threads too. In a task that yields it
+    Inside a function the span of its attempt is current, in threads and in the workers of
+    executors too (as `traceparent`, by the propagators of OpenTelemetry). In a task that yields it
     is the span of the task, which goes on until the teardown is over. A run inside a task is a
     child of what is current there. A task that was not started has no span.
 
@@ -205,7 +208,8 @@ class Telemetry:
                 "the run. Write TaskScheduler(observers=[telemetry], attempt_hooks=[telemetry])."
             )
         task = run.tasks.get(definition.name)
-        return _current(run.span if task is None else task.inside)
+        span = run.span if task is None else task.inside
+        return current(span, goes_far=definition.executor is not None)
 
     def _run_started(self, event: RunStarted) -> None:
         run = _Run(self, _not_over(_CURRENT.get()), event.results)
@@ -472,17 +476,6 @@ class _Task:
         """The span that is current inside the function."""
         # The body of a lifetime is in one context from start to end, and outlives the attempt.
         return self.span if self.is_lifetime or self.attempt is INVALID_SPAN else self.attempt
-
-
-@asynccontextmanager
-async def _current(span: Span) -> AsyncIterator[None]:
-    """Makes a span current."""
-    # In what is current by now: another hook may have put baggage there.
-    token = attach(set_span_in_context(span))
-    try:
-        yield
-    finally:
-        detach(token)
 
 
 # The run that a context belongs to. A variable of ours, because what is current for OpenTelemetry

@@ -171,7 +171,8 @@ def run_graph(
     In virtual time nothing waits: whenever everything sleeps, the clock jumps to whatever is due
     next, so an hour of backoff takes no time, and the durations in the results are exact. Two such
     runs of one graph on one backend go the same way; a `Backoff` has no jitter. Plain functions are
-    called in the event loop, one at a time, since a clock that jumps waits for no thread.
+    called in the event loop, one at a time, since a clock that jumps waits for no thread. Tasks
+    with an executor run as if they had none.
 
     It may also be called from inside an async test: it runs in a thread of its own then.
 
@@ -195,7 +196,8 @@ def run_graph(
     Raises:
         KeyError: `replace`, `fail` or `seconds` names a task that there is not.
     """
-    scheduler = TaskScheduler(tasks, **settings)
+    given = TaskScheduler(tasks, **settings)
+    scheduler = TaskScheduler([changed(one, executor=None) for one in given.tasks], **settings)
     plan = _Plan(
         replace=_by_name("replace", replace, scheduler),
         fail={

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_log": set(),
     "_events": {"_log", "_results"},
     "_state": {"_graph", "_results", "_retries"},
-    "_resources": {"_checks", "_graph", "_state"},
+    "_resources": {"_checks", "_graph", "_state", "_tasks"},
     "analysis": set(),
     "analysis.wording": {"_results"},
     "analysis.timeline": {"_results"},
@@ -51,8 +51,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_lifetimes": {"_backend", "_errors", "_tasks", "_timeouts"},
     "_envelope": {"_errors"},
     "_processes": {"_checks"},
+    "_transport": {"_envelope", "_errors", "_tasks"},
     "_pools": {
         *("_backend", "_checks", "_envelope", "_errors", "_log", "_processes", "_tasks"),
+        "_transport",
     },
     "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
     "_hooks": {"_executors", "_log", "_tasks"},
@@ -117,15 +119,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("analysis.explanation", "analysis.wording", "demo", "reporting"),
     },
     "__main__": {"cli"},
-    "otel": {"", "_errors"},
+    "_current_span": {""},
+    "otel": {"", "_current_span", "_errors"},
 }
 
 # Whose extra brings what; everything else needs anyio and the standard library alone.
 FOREIGN = {
     "_envelope": {"cloudpickle"},
-    "_pools": {"cloudpickle"},
+    "_transport": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
+    "_current_span": {"opentelemetry"},
     "otel": {"opentelemetry"},
     "_progress_places": {"rich"},
     "cli": {"rich", "typer"},
@@ -274,7 +278,7 @@ def test_an_import_brings_in_nothing_but_anyio_and_the_standard_library() -> Non
     [
         *("portable_sched.analysis", "portable_sched.reporting", "portable_sched.testing"),
         *("rich", "typer", "opentelemetry", "trio"),
-        *("difflib", "html", "json", "logging", "traceback", "xml"),
+        *("concurrent.futures", "difflib", "html", "json", "logging", "traceback", "xml"),
     ],
 )
 def test_an_import_does_not_bring_in_what_few_programs_need(module) -> None:

@@ -11,16 +11,21 @@ from portable_sched import (
     DependencyError,
     DependencyFailedError,
     DuplicateTaskError,
+    ExecutorError,
     InputError,
     LifetimeError,
     NoRetry,
+    NotPicklableError,
     ParameterError,
+    RemoteTaskError,
     ResourceError,
     TaskCancelledError,
     TaskError,
     TaskScheduler,
     TaskTimeoutError,
+    UnknownExecutorError,
     UnknownTargetError,
+    WorkerDiedError,
 )
 
 # One line for each message there is: the error, its text, its parts.
@@ -55,6 +60,71 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
             "it. Give one of them another name: @task(name=...)."
         ),
         {"task": "load", "existing": "app.files.load", "refused": "app.tables.load"},
+    ),
+    (
+        UnknownExecutorError("load", "cpus", ["process", "cpu"], ["cpu"]),
+        (
+            "Task 'load' is to run in the executor 'cpus', which the scheduler does not have; it "
+            "has 'process', 'cpu'. Did you mean 'cpu'?"
+        ),
+        {
+            "task": "load",
+            "dependency": "cpus",
+            "known": ("process", "cpu"),
+            "nearest": ("cpu",),
+        },
+    ),
+    (
+        UnknownExecutorError("load", "farm", ["process", "thread"]),
+        (
+            "Task 'load' is to run in the executor 'farm', which the scheduler does not have; it "
+            "has 'process', 'thread'. Write TaskScheduler(executors={'farm': ...})."
+        ),
+        {"task": "load", "dependency": "farm", "known": ("process", "thread"), "nearest": ()},
+    ),
+    (
+        RemoteTaskError("load", "app.Odd", "no such row", "Traceback ..."),
+        "Task 'load' raised in a worker: app.Odd: no such row",
+        {"task": "load", "kind": "app.Odd", "text": "no such row", "traceback": "Traceback ..."},
+    ),
+    (
+        RemoteTaskError("load", "SystemExit", "", ""),
+        "Task 'load' raised in a worker: SystemExit",
+        {"task": "load", "kind": "SystemExit", "text": "", "traceback": ""},
+    ),
+    (
+        WorkerDiedError("load", "cpu", ["load"]),
+        "A worker of the executor 'cpu' died while running: load.",
+        {"task": "load", "executor": "cpu", "running": ("load",), "remark": ""},
+    ),
+    (
+        WorkerDiedError("load", "cpu", ["load", "fetch"], "It is broken now."),
+        "A worker of the executor 'cpu' died while running: load, fetch. It is broken now.",
+        {
+            "task": "load",
+            "executor": "cpu",
+            "running": ("load", "fetch"),
+            "remark": "It is broken now.",
+        },
+    ),
+    (
+        NotPicklableError("load", "cpu", "the result", "TypeError: no", "Return plain data."),
+        (
+            "Task 'load' runs in the executor 'cpu', and the result cannot get there or back by "
+            "pickling: TypeError: no. Return plain data."
+        ),
+        {
+            "task": "load",
+            "executor": "cpu",
+            "part": "the result",
+            "reason": "TypeError: no",
+            "remark": "Return plain data.",
+        },
+    ),
+    (
+        ExecutorError("load", "cpu", "it was shut down."),
+        "Task 'load' could not run in the executor 'cpu': it was shut down.",
+        {"task": "load", "executor": "cpu", "reason": "it was shut down."},
     ),
     (
         TaskTimeoutError("load", 1.5),

@@ -5,11 +5,13 @@ import logging
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from typing import Any
 
 import anyio
@@ -108,6 +110,12 @@ class Exported:
 @pytest.fixture
 def exported() -> Exported:
     return Exported()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.fixture
@@ -509,6 +517,41 @@ async def test_the_span_of_the_attempt_is_current_in_a_thread(
     results = await exported.run(registry)
 
     assert span_id(exported.one("attempt fetch")) == results["fetch"].result
+
+
+def current_and_baggage() -> tuple[int, int, object]:
+    found = trace.get_current_span().get_span_context()
+    return found.trace_id, found.span_id, baggage.get_baggage("tenant")
+
+
+async def current_in_a_coroutine() -> tuple[int, int, object]:
+    return current_and_baggage()
+
+
+@each("function", [current_and_baggage, current_in_a_coroutine])
+async def test_the_span_of_the_attempt_and_the_baggage_are_current_in_another_process(
+    registry: TaskRegistry, exported: Exported, workers: ProcessPoolExecutor, function: Any
+) -> None:
+    registry.task("fetch", executor="cpu")(function)
+    token = context.attach(baggage.set_baggage("tenant", "north"))
+    try:
+        results = await exported.run(registry, executors={"cpu": workers})
+    finally:
+        context.detach(token)
+
+    span = exported.one("attempt fetch")
+    assert span.context is not None
+    expected = (span.context.trace_id, span_id(span), "north")
+    assert expected == results["fetch"].result
+
+
+async def test_nothing_stays_current_in_a_worker(
+    registry: TaskRegistry, exported: Exported, workers: ProcessPoolExecutor
+) -> None:
+    registry.task("fetch", executor="cpu")(no_op)
+    await exported.run(registry, executors={"cpu": workers})
+
+    assert (0, 0, None) == workers.submit(current_and_baggage).result()
 
 
 async def test_the_span_of_the_task_is_current_in_a_lifetime_from_start_to_end(

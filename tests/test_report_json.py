@@ -6,12 +6,14 @@ import json
 import pickle
 import re
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import partial
 from importlib.resources import files
 from math import inf, nan
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -525,6 +527,7 @@ def test_the_report_of_a_run_is_this_document() -> None:
         "retries": 1,
         "timeout": None,
         "resources": {},
+        "executor": None,
         "estimate": None,
     }
     failure = {
@@ -1343,3 +1346,19 @@ def test_a_report_of_ten_thousand_tasks_comes_back() -> None:
     results = run_graph(registry)
 
     assert report(results) == report(read_back(results))
+
+
+def test_places_in_an_executor_come_back() -> None:
+    registry = TaskRegistry()
+    registry.task("fetch", executor="cpu", resources=["db"])(monotonic)
+    registry.task("load", executor="cpu")(monotonic)
+    with ThreadPoolExecutor(3) as pool:
+        scheduler = TaskScheduler(registry, executors={"cpu": pool}, resources={"db": 2})
+        results = asyncio.run(scheduler.run())
+
+    read = results_from_json(report(results))
+
+    assert {"executor cpu": 6, "db": 2} == read.resources
+    assert ["cpu", "cpu"] == [definition.executor for definition in read.graph.tasks]
+    demands = [read._record.demand_of(number) for number in range(2)]
+    assert [(("db", 1), ("executor cpu", 1)), (("executor cpu", 1),)] == demands

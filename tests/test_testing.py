@@ -1,6 +1,7 @@
 """What `portable_sched.testing` promises to those who test graphs of their own."""
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -1254,3 +1255,21 @@ def test_a_clock_that_jumps_waits_for_a_thread_where_nothing_is_due() -> None:
         loop._selector.select = select_and_tell  # type: ignore[attr-defined]
 
         assert 0.0 == runner.run(wait_for_a_thread())
+
+
+def test_a_task_with_an_executor_runs_as_if_it_had_none() -> None:
+    registry = TaskRegistry()
+    here = os.getpid()
+
+    @registry.task(executor="not there")
+    def count() -> int:
+        return os.getpid()
+
+    @registry.task(executor="process")
+    async def wait(count: int) -> int:
+        await anyio.sleep(3600)
+        return count
+
+    results = run_graph(registry)
+
+    assert (here, 3600.0) == (results[wait].result, results.wall_time)

@@ -81,4 +81,8 @@ def printable(text: str) -> str:
 
 def resource_text(resource: str) -> str:
     """A resource as a sentence has it; the one without a name is the threads of the run."""
-    return f"`{resource}`" if resource else "a thread"
+    if not resource:
+        return "a thread"
+    # As `_resources.executor_resource` calls it.
+    kind, _, name = resource.partition(" ")
+    return f"a place in the executor `{name}`" if kind == "executor" and name else f"`{resource}`"

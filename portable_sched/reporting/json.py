@@ -14,7 +14,7 @@ from typing import Any, Final
 from portable_sched._checks import shown
 from portable_sched._errors import DependencyFailedError, TaskError
 from portable_sched._graph import Graph
-from portable_sched._resources import THREAD
+from portable_sched._resources import THREAD, held_by
 from portable_sched._results import (
     COMPLETED,
     FAILED,
@@ -188,6 +188,7 @@ def _task(record: RunRecord, number: int, keep_results: bool) -> dict[str, Any]:
         "retries": definition.retries,
         "timeout": definition.timeout,
         "resources": dict(definition.resources),
+        "executor": definition.executor,
         "estimate": definition.estimate,
     }
     if result.ok:
@@ -302,6 +303,7 @@ def _definition(task: Part) -> TaskDef:
         after=task.take("after", "a list of strings"),
         timeout=task.take("timeout", "a number or null"),
         resources=task.take("resources", "an object of whole numbers"),
+        executor=task.take("executor", "a string or null"),
         estimate=task.take("estimate", "a number or null"),
         parameters=(),
     )
@@ -332,11 +334,11 @@ def _fill_limits(record: RunRecord, run: Part) -> None:
     record.limit = run.take("max_concurrency", "a whole number of at least 1, or null")
     threads = run.take("threads", "a whole number of at least 1, or null")
     capacity = dict(run.take("resources", "an object of whole numbers"))
-    demands = [definition.resources for definition in record.tasks]
+    demands = [held_by(definition, capacity) for definition in record.tasks]
     if threads is not None:
         capacity[THREAD] = threads
         for number, definition in enumerate(record.tasks):
-            if kind_of(definition) == "thread":
+            if definition.needs_thread():
                 demands[number] = (*demands[number], (THREAD, 1))
     for task, demand in zip(record.tasks, demands, strict=True):
         for resource, units in demand:
