@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 from threading import Thread
 from typing import Any, Final, NamedTuple
@@ -177,16 +178,26 @@ class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is
     """Brings what a function raised back from a worker.
 
     It is pickled by what is plain data, so that it arrives whatever it has to tell.
+
+    Attributes:
+        in_function: whether it was raised there; else the function could not be loaded.
     """
 
-    def __init__(self, error: BaseException | None, links: Sequence["_Link"] = ()) -> None:
+    def __init__(
+        self,
+        error: BaseException | None,
+        links: Sequence["_Link"] = (),
+        *,
+        in_function: bool = True,
+    ) -> None:
         super().__init__()
+        self.in_function = in_function
         self._error = error
         self._links = links
 
     def __reduce__(self) -> tuple[Any, ...]:
         links = self._links if self._error is None else list(_links_of(self._error))
-        return RemoteFailure, (None, links)
+        return partial(RemoteFailure, in_function=self.in_function), (None, links)
 
     def __str__(self) -> str:
         """For logs of executors that write down what calls raise."""
@@ -313,6 +324,9 @@ def carry_out(call: Call, /, *values: Any) -> Any:
     """
     try:
         function = call.function.load()
+    except Exception as error:  # noqa: BLE001 - loading runs whatever the user has written
+        raise RemoteFailure(error, in_function=False) from None
+    try:
         arguments = [value for name, value in zip(call.names, values, strict=True) if name is None]
         named = {name: value for name, value in zip(call.names, values, strict=True) if name}
         del values

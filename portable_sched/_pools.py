@@ -18,6 +18,8 @@ So those that were in flight are suspects: each of them is called once more, alo
 attempt. The one that kills its worker again is the culprit.
 """
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -35,7 +37,7 @@ from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._tasks import THREAD, TaskDef
-from ._transport import is_far, what_went_wrong
+from ._transport import FUNCTION, is_far, not_picklable, what_went_wrong
 
 # Seconds that an executor may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
@@ -216,13 +218,7 @@ class Pool:
             error = future.exception()
             if error is None:
                 return future.result()
-            if isinstance(error, RemoteFailure):
-                error = error.unpacked(task)
-            elif isinstance(error, BrokenExecutor):
-                error = self._of_broken(opened, task, error, alone=alone)
-            else:
-                error = what_went_wrong(opened.executor, self.name, call, values, definition, error)
-            raise error
+            raise self._failure(opened, call, values, definition, error, alone=alone)
         finally:
             del opened.in_flight[future]
             if self._suspects and not opened.in_flight:
@@ -230,6 +226,26 @@ class Pool:
                 self._emptied = Event()
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
+
+    def _failure(
+        self,
+        opened: _Opened,
+        call: Call,
+        values: Sequence[Any],
+        definition: TaskDef,
+        error: BaseException,
+        *,
+        alone: bool,
+    ) -> BaseException:
+        """What an attempt has failed with, by what its call has ended with."""
+        if isinstance(error, RemoteFailure):
+            raised = error.unpacked(call.task)
+            if error.in_function:
+                return raised
+            return not_picklable(call.task, self.name, FUNCTION, error_text(raised), raised)
+        if isinstance(error, BrokenExecutor):
+            return self._of_broken(opened, call.task, error, alone=alone)
+        return what_went_wrong(opened.executor, self.name, call, values, definition, error)
 
     async def _submitted(
         self, call: Call, values: Sequence[Any], *, keep: bool, alone: bool
@@ -392,15 +408,28 @@ def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The executors that tasks can name: those that need no set-up, and those that were given."""
     standard: dict[str, Any] = {"process": _processes}
     if hasattr(futures, "InterpreterPoolExecutor"):
-        standard["interpreter"] = futures.InterpreterPoolExecutor
+        standard["interpreter"] = _interpreters
     return {**standard, **given}
 
 
 def _processes() -> Executor:
-    # Here, since it takes a third of our import time, and few programs need it.
+    # Here, since it brings in `multiprocessing`.
     from ._processes import ProcessExecutor  # noqa: PLC0415
 
     return ProcessExecutor()
+
+
+def _interpreters() -> Executor:
+    # One for each processor, where it would make four more.
+    interpreters: Executor = futures.InterpreterPoolExecutor(_processors())  # type: ignore[attr-defined,unused-ignore]
+    return interpreters
+
+
+def _processors() -> int:
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 class Pools:

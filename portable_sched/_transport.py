@@ -5,22 +5,27 @@ call are tried here one by one, once it has failed; if they all can be pickled, 
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from ._envelope import Call
 from ._errors import NotPicklableError, error_text
 from ._tasks import TaskDef
 
-# Where those executors come from that pickle by nothing but `pickle`, and whose workers have this
-# program's `__main__`.
-_NEAR: Final = ("concurrent.", "portable_sched._processes")
+# Where those executors come from whose workers have this program's `__main__`.
+_NEAR: Final = ("concurrent.futures.process", "concurrent.futures.thread", "portable_sched.")
+
+# And those that pickle by nothing but `pickle`.
+_PLAIN: Final = ("concurrent.", "portable_sched._processes")
 
 # And those whose calls end with nothing else that is not of the function's.
-_POOLS: Final = (*_NEAR, "loky.")
+_POOLS: Final = (*_PLAIN, "loky.")
+
+FUNCTION: Final = "the function"
 
 _REMARKS: Final = {
-    "the function": (
+    FUNCTION: (
         "Define it by `def` at the top level of a module, or have it sent by value: "
         "pip install 'portable_sched[cloudpickle]'."
     ),
@@ -52,36 +57,39 @@ def what_went_wrong(  # noqa: PLR0917 - its one caller passes what it has, each 
         definition: the task.
         error: what the executor has ended it with.
     """
-    parts = {"the function": call.function}
+    parts = {FUNCTION: call.function}
     for at, (named, value) in enumerate(zip(call.names, values, strict=True)):
         parts[f"the parameter {named or definition.parameters[at].name!r}"] = value
-    dumps = _dumped_somehow if is_far(executor) else pickle.dumps
-    blamed = next((part for part, value in parts.items() if not _goes_by(dumps, value)), None)
-    if blamed is None:
-        kinds = (pickle.PicklingError, TypeError, AttributeError)
-        is_pool = type(executor).__module__.startswith(_POOLS)
-        if not (is_pool or isinstance(error, kinds)):
-            return error
-        blamed = "the result"
-    remark = _REMARKS.get(blamed, _OF_A_PARAMETER)
-    failure = NotPicklableError(call.task, name, blamed, error_text(error), remark)
-    failure.__cause__ = error
+    home = type(executor).__module__
+    dump = pickle.dumps if home.startswith(_PLAIN) else _dumped_somehow
+    for part, value in parts.items():
+        try:
+            dump(value)
+        except Exception as reason:  # noqa: BLE001 - pickling calls whatever the user has written
+            return not_picklable(call.task, name, part, error_text(reason), error)
+    kinds = (pickle.PicklingError, TypeError, AttributeError)
+    if not (home.startswith(_POOLS) or isinstance(error, kinds)):
+        return error
+    return not_picklable(call.task, name, "the result", error_text(error), error)
+
+
+def not_picklable(
+    task: str, executor: str, part: str, reason: str, cause: BaseException
+) -> NotPicklableError:
+    """The error for a part of a call that does not get there or back."""
+    remark = _REMARKS.get(part, _OF_A_PARAMETER)
+    failure = NotPicklableError(task, executor, part, reason, remark)
+    failure.__cause__ = cause
     return failure
 
 
-def _dumped_somehow(value: object) -> bytes:
+def _dumped_somehow(value: object) -> object:
     try:
         return pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
-        import cloudpickle  # noqa: PLC0415 - the executors that go beyond pickle bring it
+    except Exception:
+        # Executors that go beyond `pickle` bring it.
+        with suppress(ImportError):
+            import cloudpickle  # noqa: PLC0415 - where it is not there, it is not needed
 
-        dumped: bytes = cloudpickle.dumps(value)
-        return dumped
-
-
-def _goes_by(dumps: Callable[[object], bytes], value: object) -> bool:
-    try:
-        dumps(value)
-    except Exception:  # noqa: BLE001 - as above
-        return False
-    return True
+            return cloudpickle.dumps(value)
+        raise
