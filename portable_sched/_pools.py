@@ -3,11 +3,15 @@
 One way of waiting serves every `concurrent.futures.Executor` on every event loop: submit, have the
 future's callback wake the loop, wait behind an event. No thread is held for a call in flight.
 
-What an executor may offer beyond that class is looked for by name:
+An executor has as many calls at one time as it has workers: what is more would queue in it, where
+a more urgent task could not overtake, and where time runs for nothing. But a worker that has done a
+short call waits for the next one as long as it worked, until we have heard of it. So as long as
+calls are short, there are as many again, on which the workers go on meanwhile.
 
-- `most_in_flight`, how many calls it is to be given at one time; else twice its workers, so that
-  none of them waits for its next call while we hear of the last one. More would queue in the
-  executor, where a more urgent task could not overtake them.
+What an executor may offer beyond `concurrent.futures.Executor` is looked for by name:
+
+- `workers`, how many it has; of those that do not say (and say nothing that we know of), any number
+  of calls is in flight.
 - `stop(future)`, to end a call that is running; it answers whether it could.
 - `isolates`, whether a worker that dies breaks its own call alone.
 - `keep(function, *args)`, as `submit`, for a result that stays where it is: what the future gives
@@ -31,13 +35,16 @@ from typing import Any, Final, Self
 
 from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 
-from ._backend import call_soon, event_loop_is_gone
+from ._backend import call_soon, event_loop_is_gone, loop_clock
 from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._tasks import THREAD, TaskDef
 from ._transport import FUNCTION, is_far, not_picklable, what_went_wrong
+
+# Seconds below which a call is short.
+_SHORT: Final = 0.02
 
 # Seconds that an executor may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
@@ -48,16 +55,13 @@ def is_executor(given: object) -> bool:
     return not isinstance(given, type) and callable(getattr(given, "submit", None))
 
 
-def units_of(executor: object) -> int | None:
-    """How many calls an executor is to have at one time; None where nobody knows."""
-    most = getattr(executor, "most_in_flight", None)
-    if most is not None:
-        return max(1, int(most))
-    # As the standard library and loky have it, and mpi4py.
-    for name in ("_max_workers", "num_workers"):
+def workers_of(executor: object) -> int | None:
+    """How many calls an executor carries out at one time; None where it does not say."""
+    # As ours have it, the standard library's and loky's, and mpi4py's.
+    for name in ("workers", "_max_workers", "num_workers"):
         workers = getattr(executor, name, None)
         if isinstance(workers, int) and workers > 0:
-            return 2 * workers
+            return workers
     return None
 
 
@@ -102,39 +106,47 @@ class Pool:
 
     Attributes:
         name: what tasks call it.
-        units: how many calls it is to have at one time; None where nobody knows.
-        resize: told of that as soon as it has been opened.
+        workers: how many calls it carries out at one time; None where nobody knows.
+        resize: told how many calls it is to have at one time whenever that changes; None for any
+            number.
     """
 
     __slots__ = (
         "_abandoned",
         "_alone",
+        "_clock",
         "_closed",
         "_emptied",
+        "_looks_ahead",
         "_make",
         "_opened",
         "_opening",
         "_suspects",
         "_unsuspected",
+        "_usual",
         "_waker",
         "name",
         "resize",
-        "units",
+        "workers",
     )
 
-    def __init__(self, name: str, given: Any, units: int | None) -> None:
+    def __init__(self, name: str, given: Any, workers: int | None) -> None:
         self.name = name
-        self.units = units
+        self.workers = workers
         self.resize: Callable[[int | None], None] = _nobody
         self._make: Callable[[], Any] | None = None
         self._opened: _Opened | None = None
         if is_executor(given):
             self._opened = _Opened(given)
-            self.units = units_of(given)
+            self.workers = workers_of(given)
         else:
             self._make = given
         self._opening = Lock()
         self._waker = _Waker()
+        self._clock = loop_clock()
+        # What calls have taken of late, in seconds, and whether that is short.
+        self._usual: float | None = None
+        self._looks_ahead = False
         self._abandoned = False
         self._closed = False
         # Suspects go one at a time with nothing else in flight, and others wait for their end.
@@ -211,8 +223,10 @@ class Pool:
         task = call.task
         opened, future = await self._submitted(call, values, keep=keep, alone=alone)
         error: BaseException | None = None
+        began = self._clock()
         try:
             await self._ended(opened.executor, future, task)
+            self._note_that_it_took(self._clock() - began)
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
             error = future.exception()
@@ -289,6 +303,17 @@ class Pool:
         finally:
             del future
 
+    def _note_that_it_took(self, seconds: float) -> None:
+        if self.workers is None:
+            return
+        usual = seconds if self._usual is None else self._usual + (seconds - self._usual) / 4
+        self._usual = usual
+        # With others before them calls take twice as long, or longer.
+        looks_ahead = usual < (4 * _SHORT if self._looks_ahead else _SHORT)
+        if looks_ahead is not self._looks_ahead:
+            self._looks_ahead = looks_ahead
+            self.resize(2 * self.workers if looks_ahead else self.workers)
+
     def _give_up(self, executor: Any, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""
         if future.cancel() or future.done():
@@ -308,13 +333,13 @@ class Pool:
             if self._opened is None:
                 # In a thread: it may start a cluster.
                 try:
-                    self.units = await to_thread.run_sync(
+                    self.workers = await to_thread.run_sync(
                         self._make_one, limiter=CapacityLimiter(1)
                     )
                 except Exception as error:
                     reason = f"opening it failed: {error_text(error)}"
                     raise ExecutorError(task, self.name, reason) from error
-                self.resize(self.units)
+                self.resize(self.workers)
 
     def _make_one(self) -> int | None:
         executor = self._make() if self._make is not None else None
@@ -324,7 +349,7 @@ class Pool:
         if self._closed:
             # The run is over, and nobody else knows of it.
             _end(executor, wait=False, at_once=True)
-        return units_of(executor)
+        return workers_of(executor)
 
     def _replace(self, opened: _Opened) -> None:
         """Have another executor opened for the next call."""
@@ -437,7 +462,7 @@ class Pools:
 
     Args:
         executors: they, or what makes them, by name, beside those that need no set-up.
-        known: how many calls those had at one time that earlier runs have opened; it is added to.
+        known: how many workers those have that earlier runs have opened; it is added to.
     """
 
     __slots__ = ("_executors", "_known", "_pools")
@@ -451,8 +476,8 @@ class Pools:
         pool = self._pools.get(name)
         if pool is None:
             # One at a time, until it has been opened and can be asked.
-            units = self._known.get(name, 1)
-            pool = self._pools[name] = Pool(name, self._executors[name], units)
+            workers = self._known.get(name, 1)
+            pool = self._pools[name] = Pool(name, self._executors[name], workers)
         return pool
 
     def __iter__(self) -> Iterator[Pool]:
@@ -473,5 +498,5 @@ class Pools:
         traceback: TracebackType | None,
     ) -> None:
         for pool in self:
-            self._known[pool.name] = pool.units
+            self._known[pool.name] = pool.workers
             await pool.close()

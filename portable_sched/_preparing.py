@@ -93,7 +93,7 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
 
 
 def _resize(run: Run, state: ResourceState, resource: str, units: int | None) -> None:
-    """An executor has been opened, and it is known how many calls it is to have at one time."""
+    """It is known by now how many calls an executor is to have at one time."""
     state.resize(resource, units or len(run.entries))
     run.look_around()
 
@@ -104,7 +104,7 @@ def _capacity(
     """The units of all that can be held: what the scheduler was told, and the executors in use."""
     if pools is None:
         return resources
-    units = {executor_resource(name): pools[name].units or len(graph) for name in graph.executors}
+    units = {executor_resource(name): pools[name].workers or len(graph) for name in graph.executors}
     return {**units, **resources}
 
 

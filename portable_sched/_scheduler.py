@@ -109,8 +109,8 @@ class TaskScheduler:
         )
         for observer in self.observers:
             wanted_by(observer)
-        # How many calls those are to have at one time that have been opened before.
-        self._known_units: dict[str, int | None] = {}
+        # Of the executors that have been opened before.
+        self._known_workers: dict[str, int | None] = {}
         self._graph: Graph | None = None
         # The targets of the run begun last, and their graph: most programs ask for the same again.
         self._subset: tuple[tuple[str, ...], Graph] | None = None
@@ -246,7 +246,7 @@ class TaskScheduler:
             return None
         from ._pools import Pools  # noqa: PLC0415 - who does not ask does not pay
 
-        return Pools(self._settings.executors, self._known_units)
+        return Pools(self._settings.executors, self._known_workers)
 
     def _refuse_what_there_is_not(self, graph: Graph) -> None:
         self._refuse_unknown_executors(graph)
@@ -407,8 +407,12 @@ class TaskScheduler:
             graph = graph.subset(as_names("plan()", "targets", targets))
         limits = max_concurrency if isinstance(max_concurrency, Iterable) else [max_concurrency]
         known = known_seconds(seconds)
-        units = {executor_resource(name): most for name, most in self._known_units.items() if most}
-        capacity = {**units, **self._settings.resources}
+        known_units = {
+            executor_resource(name): workers
+            for name, workers in self._known_workers.items()
+            if workers
+        }
+        capacity = {**known_units, **self._settings.resources}
         return planned(graph, list(map(as_limit, limits)), capacity, known)
 
     def _results_of(self, results: object) -> RunResults:

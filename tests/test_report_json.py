@@ -1353,7 +1353,9 @@ def test_places_in_an_executor_come_back() -> None:
     registry.task("fetch", executor="cpu", resources=["db"])(monotonic)
     registry.task("load", executor="cpu")(monotonic)
     with ThreadPoolExecutor(3) as pool:
-        scheduler = TaskScheduler(registry, executors={"cpu": pool}, resources={"db": 2})
+        scheduler = TaskScheduler(
+            registry, executors={"cpu": pool}, resources={"db": 2, "executor cpu": 6}
+        )
         results = asyncio.run(scheduler.run())
 
     read = results_from_json(report(results))
