@@ -27,6 +27,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _envelope    what is sent to a worker, and the failure that may come back
     _processes   the processes of `executor="process"`
     _transport   what goes wrong between a call and its worker
+    _opening     which executors there are, and how they end
     _pools       an executor as one run uses it: opened, given calls, replaced, closed
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt

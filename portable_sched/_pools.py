@@ -20,14 +20,14 @@ What an executor may offer beyond `concurrent.futures.Executor` is looked for by
 A pool of processes breaks as a whole when one of them dies, and does not tell which call it was.
 So those that were in flight are suspects: each of them is called once more, alone, which costs no
 attempt. The one that kills its worker again is the culprit.
+
+A call that was given up and cannot be stopped would keep its worker. So whoever made the executor
+makes another, and the first one is ended with the last call in it that somebody waits for.
 """
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -40,6 +40,7 @@ from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
+from ._opening import end, end_processes, executors_of, is_executor, workers_of
 from ._tasks import THREAD, TaskDef
 from ._transport import FUNCTION, is_far, not_picklable, what_went_wrong
 
@@ -50,35 +51,22 @@ _SHORT: Final = 0.02
 _SHUTDOWN: Final = 30.0
 
 
-def is_executor(given: object) -> bool:
-    """Whether it is an executor, and not a function that makes one."""
-    return not isinstance(given, type) and callable(getattr(given, "submit", None))
-
-
-def workers_of(executor: object) -> int | None:
-    """How many calls an executor carries out at one time; None where it does not say."""
-    # As ours have it, the standard library's and loky's, and mpi4py's.
-    for name in ("workers", "_max_workers", "num_workers"):
-        workers = getattr(executor, name, None)
-        if isinstance(workers, int) and workers > 0:
-            return workers
-    return None
-
-
 class _Opened:
     """An executor between its opening and its end.
 
     Attributes:
         executor: itself.
         in_flight: the calls that it has, and the tasks that they are of.
+        is_retired: whether it gets no more calls, and is to end with the last that it has.
         running: the tasks that were there when it broke; None as long as it works.
     """
 
-    __slots__ = ("executor", "in_flight", "running")
+    __slots__ = ("executor", "in_flight", "is_retired", "running")
 
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.in_flight: dict[Future[Any], str] = {}
+        self.is_retired = False
         self.running: tuple[str, ...] | None = None
 
     def broke(self) -> tuple[str, ...]:
@@ -112,13 +100,13 @@ class Pool:
     """
 
     __slots__ = (
-        "_abandoned",
         "_alone",
         "_clock",
         "_closed",
         "_emptied",
         "_looks_ahead",
         "_make",
+        "_old",
         "_opened",
         "_opening",
         "_suspects",
@@ -147,7 +135,7 @@ class Pool:
         # What calls have taken of late, in seconds, and whether that is short.
         self._usual: float | None = None
         self._looks_ahead = False
-        self._abandoned = False
+        self._old: list[_Opened] = []
         self._closed = False
         # Suspects go one at a time with nothing else in flight, and others wait for their end.
         self._suspects = 0
@@ -202,20 +190,25 @@ class Pool:
         self._closed = True
         # It leads to the run.
         self.resize = _nobody
-        if self._make is None or self._opened is None:
-            return
-        executor = self._opened.executor
+        executors = [(old.executor, True) for old in self._old]
+        if self._make is not None and self._opened is not None:
+            executors.append((self._opened.executor, False))
         if event_loop_is_gone():
-            _end(executor, wait=False, at_once=True)
+            for executor, _ in executors:
+                end(executor, wait=False, at_once=True)
             return
-        end = partial(_end, executor, wait=True, at_once=self._abandoned)
-        with move_on_after(_SHUTDOWN, shield=True) as scope:
-            await to_thread.run_sync(end, abandon_on_cancel=True, limiter=CapacityLimiter(1))
-        if scope.cancelled_caught:
-            logger().warning(
-                "The executor %r has not shut down within %d s, and goes on by itself.",
-                *(self.name, _SHUTDOWN),
-            )
+        for executor, at_once in executors:
+            with move_on_after(_SHUTDOWN, shield=True) as scope:
+                await to_thread.run_sync(
+                    partial(end, executor, wait=True, at_once=at_once),
+                    abandon_on_cancel=True,
+                    limiter=CapacityLimiter(1),
+                )
+            if scope.cancelled_caught:
+                logger().warning(
+                    "The executor %r has not shut down within %d s, and goes on by itself.",
+                    *(self.name, _SHUTDOWN),
+                )
 
     async def _once(
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
@@ -225,7 +218,7 @@ class Pool:
         error: BaseException | None = None
         began = self._clock()
         try:
-            await self._ended(opened.executor, future, task)
+            await self._ended(opened, future, task)
             self._note_that_it_took(self._clock() - began)
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
@@ -235,11 +228,17 @@ class Pool:
             raise self._failure(opened, call, values, definition, error, alone=alone)
         finally:
             del opened.in_flight[future]
-            if self._suspects and not opened.in_flight:
-                self._emptied.set()
-                self._emptied = Event()
+            if not opened.in_flight:
+                self._has_emptied(opened)
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
+
+    def _has_emptied(self, opened: _Opened) -> None:
+        if opened.is_retired:
+            end_processes(opened.executor)
+        if self._suspects:
+            self._emptied.set()
+            self._emptied = Event()
 
     def _failure(
         self,
@@ -291,14 +290,14 @@ class Pool:
             opened.in_flight[future] = call.task
             return opened, future
 
-    async def _ended(self, executor: Any, future: Future[Any], task: str) -> None:
+    async def _ended(self, opened: _Opened, future: Future[Any], task: str) -> None:
         """Wait for the end of a call, or see that it ends."""
         done = Event()
         future.add_done_callback(partial(self._waker, done))
         try:
             await done.wait()
         except BaseException:
-            self._give_up(executor, future, task)
+            self._give_up(opened, future, task)
             raise
         finally:
             del future
@@ -314,18 +313,22 @@ class Pool:
             self._looks_ahead = looks_ahead
             self.resize(2 * self.workers if looks_ahead else self.workers)
 
-    def _give_up(self, executor: Any, future: Future[Any], task: str) -> None:
+    def _give_up(self, opened: _Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""
         if future.cancel() or future.done():
             return
-        stop: Callable[[Future[Any]], bool] | None = getattr(executor, "stop", None)
+        stop: Callable[[Future[Any]], bool] | None = getattr(opened.executor, "stop", None)
         if stop is not None and stop(future):
             return
-        self._abandoned = True
+        what_now = "It goes on by itself."
+        if self._make is not None:
+            what_now = "It is replaced, and ended as soon as nobody waits for what it has."
+            opened.is_retired = True
+            self._replace(opened)
         logger().warning(
-            "Task %r was cancelled, by its timeout or with its run. It is in the executor %r, "
-            "which cannot stop it, and goes on by itself.",
-            *(task, self.name),
+            "Task %r was cancelled, by its timeout or with its run, and is in the executor %r, "
+            "which cannot stop it. %s",
+            *(task, self.name, what_now),
         )
 
     async def _open(self, task: str) -> None:
@@ -345,17 +348,22 @@ class Pool:
         executor = self._make() if self._make is not None else None
         if not is_executor(executor):
             raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
-        self._opened = _Opened(executor)
+        # One that is shared by a whole program may be the one that we have retired, and no other.
+        retired = [old for old in self._old if old.executor is executor and old.running is None]
+        for old in retired:
+            self._old.remove(old)
+            old.is_retired = False
+        self._opened = retired[0] if retired else _Opened(executor)
         if self._closed:
             # The run is over, and nobody else knows of it.
-            _end(executor, wait=False, at_once=True)
+            end(executor, wait=False, at_once=True)
         return workers_of(executor)
 
     def _replace(self, opened: _Opened) -> None:
         """Have another executor opened for the next call."""
         if self._opened is opened:
             self._opened = None
-            _end(opened.executor, wait=False, at_once=False)
+            self._old.append(opened)
 
     def _of_broken(
         self, opened: _Opened, task: str, error: BrokenExecutor, *, alone: bool
@@ -412,49 +420,6 @@ class _Waker:
         self._sent = False
         while self._ended:
             self._ended.popleft().set()
-
-
-def _end(executor: Any, *, wait: bool, at_once: bool) -> None:
-    """Shut an executor down, and end its processes first where it has calls that nobody awaits."""
-    try:
-        if at_once:
-            # A newer Python has `kill_workers()`, which does the same.
-            processes = list((getattr(executor, "_processes", None) or {}).values())
-            for process in processes:
-                process.kill()
-            # A thread cannot be ended, and would have to be waited for.
-            wait = wait and bool(processes)
-        executor.shutdown(wait=wait)
-    except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
-        logger().error("An executor raised when it was shut down.", exc_info=error)
-
-
-def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The executors that tasks can name: those that need no set-up, and those that were given."""
-    standard: dict[str, Any] = {"process": _processes}
-    if hasattr(futures, "InterpreterPoolExecutor"):
-        standard["interpreter"] = _interpreters
-    return {**standard, **given}
-
-
-def _processes() -> Executor:
-    # Here, since it brings in `multiprocessing`.
-    from ._processes import ProcessExecutor  # noqa: PLC0415
-
-    return ProcessExecutor()
-
-
-def _interpreters() -> Executor:
-    # One for each processor, where it would make four more.
-    interpreters: Executor = futures.InterpreterPoolExecutor(_processors())  # type: ignore[attr-defined,unused-ignore]
-    return interpreters
-
-
-def _processors() -> int:
-    if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 class Pools:

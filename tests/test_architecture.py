@@ -52,8 +52,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_envelope": {"_errors"},
     "_processes": {"_checks"},
     "_transport": {"_envelope", "_errors", "_tasks"},
+    "_opening": {"_log", "_processes"},
     "_pools": {
-        *("_backend", "_checks", "_envelope", "_errors", "_log", "_processes", "_tasks"),
+        *("_backend", "_checks", "_envelope", "_errors", "_log", "_opening", "_tasks"),
         "_transport",
     },
     "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
@@ -95,7 +96,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "_scheduler": {
         *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_formats"),
-        *("_graph", "_hooks", "_pools", "_preparing", "_registry", "_resources", "_results"),
+        *(
+            "_graph",
+            "_hooks",
+            "_opening",
+            "_pools",
+            "_preparing",
+            "_registry",
+            "_resources",
+            "_results",
+        ),
         *("_state", "_tasks", "analysis.breakdown", "analysis.explanation", "analysis.plan"),
     },
     "": {
