@@ -125,7 +125,7 @@ async def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> A
     return await attempt
 
 
-async def _call_in_pool(
+def _call_in_pool(
     pool: "Pool",
     definition: TaskDef,
     function: Sent,
@@ -134,12 +134,10 @@ async def _call_in_pool(
     /,
     *args: Any,
     **kwargs: Any,
-) -> Any:
+) -> Coroutine[Any, Any, Any]:
     names = (*[None] * len(args), *kwargs)
     call = Call(definition.name, function, names, backend, carried())
-    attempt = pool.call(call, (*args, *kwargs.values()), definition, keep=keep)
-    del args, kwargs
-    return await attempt
+    return pool.call(call, (*args, *kwargs.values()), definition, keep=keep)
 
 
 def _call_in_event_loop(

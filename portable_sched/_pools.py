@@ -56,15 +56,21 @@ class _Opened:
 
     Attributes:
         executor: itself.
+        submit: how it is given a call.
+        keep: how it is given one whose result may stay there.
+        is_far: whether its workers may know nothing of this program's `__main__`.
         in_flight: the calls that it has, and the tasks that they are of.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         running: the tasks that were there when it broke; None as long as it works.
     """
 
-    __slots__ = ("executor", "in_flight", "is_retired", "running")
+    __slots__ = ("executor", "in_flight", "is_far", "is_retired", "keep", "running", "submit")
 
     def __init__(self, executor: Any) -> None:
         self.executor = executor
+        self.submit: Callable[..., Future[Any]] = executor.submit
+        self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
+        self.is_far = is_far(executor)
         self.in_flight: dict[Future[Any], str] = {}
         self.is_retired = False
         self.running: tuple[str, ...] | None = None
@@ -214,11 +220,28 @@ class Pool:
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
     ) -> Any:
         task = call.task
-        opened, future = await self._submitted(call, values, keep=keep, alone=alone)
+        opened: _Opened | None = None
+        future: Future[Any] | None = None
+        has_broken = False
+        while opened is None or future is None:
+            opened = self._opened
+            if opened is None or (self._suspects and not alone):
+                # What is so now may be another thing after that.
+                await self._can_begin(task, alone=alone)
+                opened = None
+                continue
+            future = self._taken(opened, call, values, keep=keep, has_broken=has_broken)
+            has_broken = True
         error: BaseException | None = None
         began = self._clock()
+        done = Event()
+        future.add_done_callback(partial(self._waker, done))
         try:
-            await self._ended(opened, future, task)
+            try:
+                await done.wait()
+            except BaseException:
+                self._give_up(opened, future, task)
+                raise
             self._note_that_it_took(self._clock() - began)
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
@@ -260,47 +283,30 @@ class Pool:
             return self._of_broken(opened, call.task, error, alone=alone)
         return what_went_wrong(opened.executor, self.name, call, values, definition, error)
 
-    async def _submitted(
-        self, call: Call, values: Sequence[Any], *, keep: bool, alone: bool
-    ) -> tuple[_Opened, Future[Any]]:
-        """A call that the executor has taken; of one that is broken, the next one."""
-        has_broken = False
-        while True:
-            while self._suspects and not alone:
-                await self._unsuspected.wait()
-            opened = self._opened
-            if opened is None:
-                # What is true of the suspects may be another thing after that.
-                await self._open(call.task)
-                continue
-            executor = opened.executor
-            if is_far(executor):
-                call = call._replace(function=call.function.far())
-            submit = executor.keep if keep and hasattr(executor, "keep") else executor.submit
-            try:
-                future: Future[Any] = submit(carry_out, call, *values)
-            except Exception as error:
-                if isinstance(error, BrokenExecutor) and self._make is not None and not has_broken:
-                    # Under another call or under none, so nobody is to blame.
-                    has_broken = True
-                    self._replace(opened)
-                    continue
-                reason = f"it did not take the call: {error_text(error)}"
-                raise ExecutorError(call.task, self.name, reason) from error
-            opened.in_flight[future] = call.task
-            return opened, future
+    async def _can_begin(self, task: str, *, alone: bool) -> None:
+        """Wait until the executor is open, or until there are no suspects any more."""
+        if self._suspects and not alone:
+            await self._unsuspected.wait()
+        else:
+            await self._open(task)
 
-    async def _ended(self, opened: _Opened, future: Future[Any], task: str) -> None:
-        """Wait for the end of a call, or see that it ends."""
-        done = Event()
-        future.add_done_callback(partial(self._waker, done))
+    def _taken(
+        self, opened: _Opened, call: Call, values: Sequence[Any], *, keep: bool, has_broken: bool
+    ) -> Future[Any] | None:
+        """A call that the executor has taken; None where it is broken, and has been replaced."""
+        if opened.is_far:
+            call = call._replace(function=call.function.far())
         try:
-            await done.wait()
-        except BaseException:
-            self._give_up(opened, future, task)
-            raise
-        finally:
-            del future
+            future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
+        except Exception as error:
+            if isinstance(error, BrokenExecutor) and self._make is not None and not has_broken:
+                # Under another call or under none, so nobody is to blame.
+                self._replace(opened)
+                return None
+            reason = f"it did not take the call: {error_text(error)}"
+            raise ExecutorError(call.task, self.name, reason) from error
+        opened.in_flight[future] = call.task
+        return future
 
     def _note_that_it_took(self, seconds: float) -> None:
         if self.workers is None:
@@ -342,6 +348,8 @@ class Pool:
                 except Exception as error:
                     reason = f"opening it failed: {error_text(error)}"
                     raise ExecutorError(task, self.name, reason) from error
+                self._usual = None
+                self._looks_ahead = False
                 self.resize(self.workers)
 
     def _make_one(self) -> int | None:
