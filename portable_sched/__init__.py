@@ -25,9 +25,10 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
     _envelope    what is sent to a worker, and the failure that may come back
-    _processes   the processes of `executor="process"`
-    _transport   what goes wrong between a call and its worker
-    _opening     which executors there are, and how they end
+    _transport   what goes wrong on the way
+    _any_executor        what can be asked of any executor
+    _processes           the processes of `executor="process"`
+    _standard_executors  the executors that need no set-up
     _pools       an executor as one run uses it: opened, given calls, replaced, closed
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt

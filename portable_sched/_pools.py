@@ -35,12 +35,13 @@ from typing import Any, Final, Self
 
 from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 
+from ._any_executor import end, end_processes, is_executor, workers_of
 from ._backend import call_soon, event_loop_is_gone, loop_clock
 from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
-from ._opening import end, end_processes, executors_of, is_executor, workers_of
+from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
 from ._transport import FUNCTION, is_far, not_picklable, what_went_wrong
 

@@ -263,7 +263,7 @@ class TaskScheduler:
     def _refuse_unknown_executors(self, graph: Graph) -> None:
         if not graph.executors:
             return
-        from ._opening import executors_of  # noqa: PLC0415 - who does not ask does not pay
+        from ._standard_executors import executors_of  # noqa: PLC0415 - who does not ask does not pay
 
         known = [*executors_of(self._settings.executors), THREAD]
         unknown = graph.executors - set(known)

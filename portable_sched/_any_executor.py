@@ -1,10 +1,5 @@
-"""Executors before and after their use: which there are, what workers they have, how they end."""
+"""What can be asked of any executor: how many workers it has, and to end, at once if it can."""
 
-import os
-import sys
-from collections.abc import Mapping
-from concurrent import futures
-from concurrent.futures import Executor
 from typing import Any
 
 from ._log import logger
@@ -41,31 +36,3 @@ def end(executor: Any, *, wait: bool, at_once: bool) -> None:
         executor.shutdown(wait=wait and (not at_once or end_processes(executor)))
     except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
         logger().error("An executor raised when it was shut down.", exc_info=error)
-
-
-def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The executors that tasks can name: those that need no set-up, and those that were given."""
-    standard: dict[str, Any] = {"process": _processes}
-    if hasattr(futures, "InterpreterPoolExecutor"):
-        standard["interpreter"] = _interpreters
-    return {**standard, **given}
-
-
-def _processes() -> Executor:
-    # Here, since it brings in `multiprocessing`.
-    from ._processes import ProcessExecutor  # noqa: PLC0415
-
-    return ProcessExecutor()
-
-
-def _interpreters() -> Executor:
-    # One for each processor, where it would make four more.
-    interpreters: Executor = futures.InterpreterPoolExecutor(_processors())  # type: ignore[attr-defined,unused-ignore]
-    return interpreters
-
-
-def _processors() -> int:
-    if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -1,0 +1,36 @@
+"""The executors that need no set-up, beside those that a scheduler was given."""
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent import futures
+from concurrent.futures import Executor
+from typing import Any
+
+
+def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The executors that tasks can name: those that need no set-up, and those that were given."""
+    standard: dict[str, Any] = {"process": _processes}
+    if hasattr(futures, "InterpreterPoolExecutor"):
+        standard["interpreter"] = _interpreters
+    return {**standard, **given}
+
+
+def _processes() -> Executor:
+    # Here, since it brings in `multiprocessing`.
+    from ._processes import ProcessExecutor  # noqa: PLC0415
+
+    return ProcessExecutor(_processors())
+
+
+def _interpreters() -> Executor:
+    # One for each processor, where it would make four more.
+    interpreters: Executor = futures.InterpreterPoolExecutor(_processors())  # type: ignore[attr-defined,unused-ignore]
+    return interpreters
+
+
+def _processors() -> int:
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
