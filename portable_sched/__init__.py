@@ -36,7 +36,8 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _engine      carries it out; the only module that spawns
     _preparing   what a run needs before it begins
     _scheduler   `TaskScheduler`, the face of it all
-    logs         what happens, as log records; imported by name alone, as are the next ones
+    dask         attempts on a Dask cluster; imported by name alone, as are the next ones
+    logs         what happens, as log records
     otel         what happens, as traces and metrics of OpenTelemetry, with `_current_span`
     progress     a live view of a run; `_progress_places` is where it is drawn
     cli          the command line, with `_jobs`, `_options`, `_loading`, `_settings` and `demo`

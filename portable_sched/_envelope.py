@@ -162,6 +162,7 @@ class Call(NamedTuple):
     Attributes:
         task: name of the task.
         function: what is called, as `Sent`.
+        priority: of the task; 1 is the most urgent.
         names: of each argument the parameter that it is for; None for the next positional one.
         backend: the event loop that an `async def` gets there: "asyncio" or "trio".
         around: what is entered around it.
@@ -169,6 +170,7 @@ class Call(NamedTuple):
 
     task: str
     function: Any
+    priority: int = 2
     names: tuple[str | None, ...] = ()
     backend: str = "asyncio"
     around: tuple[Around, ...] = ()
@@ -199,11 +201,11 @@ class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is
         links = self._links if self._error is None else list(_links_of(self._error))
         return partial(RemoteFailure, in_function=self.in_function), (None, links)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """For logs of executors that write down what calls raise."""
         if self._error is not None:
-            return f"{type(self._error).__name__}: {self._error}"
-        return f"{self._links[0].kind}: {self._links[0].text}"
+            return f"<RemoteFailure of {_kind_of(self._error)}: {_text_of(self._error)}>"
+        return f"<RemoteFailure of {self._links[0].kind}: {self._links[0].text}>"
 
     def unpacked(self, task: str) -> Exception:
         """What the function raised, or what stands for it.

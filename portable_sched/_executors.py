@@ -136,7 +136,8 @@ def _call_in_pool(
     **kwargs: Any,
 ) -> Coroutine[Any, Any, Any]:
     names = (*[None] * len(args), *kwargs)
-    call = Call(definition.name, function, names, backend, carried())
+    urgency = definition.priority.value
+    call = Call(definition.name, function, urgency, names, backend, carried())
     return pool.call(call, (*args, *kwargs.values()), definition, keep=keep)
 
 

@@ -6,12 +6,14 @@ future's callback wake the loop, wait behind an event. No thread is held for a c
 An executor has as many calls at one time as it has workers: what is more would queue in it, where
 a more urgent task could not overtake, and where time runs for nothing. But a worker that has done a
 short call waits for the next one as long as it worked, until we have heard of it. So as long as
-calls are short, there are as many again, on which the workers go on meanwhile.
+calls are short, there are as many again, on which the workers go on meanwhile. What looks further
+ahead where the way is longer, has to know of priorities itself.
 
 What an executor may offer beyond `concurrent.futures.Executor` is looked for by name:
 
 - `workers`, how many it has; of those that do not say (and say nothing that we know of), any number
   of calls is in flight.
+- `look_ahead`, how many calls more it is to have while they are short; else as many as workers.
 - `stop(future)`, to end a call that is running; it answers whether it could.
 - `isolates`, whether a worker that dies breaks its own call alone.
 - `keep(function, *args)`, as `submit`, for a result that stays where it is: what the future gives
@@ -43,10 +45,17 @@ from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
-from ._transport import FUNCTION, is_far, not_picklable, what_went_wrong
+from ._transport import (
+    FUNCTION,
+    RESULT,
+    has_lost_the_result,
+    is_far,
+    not_picklable,
+    what_cannot_go,
+)
 
 # Seconds below which a call is short.
-_SHORT: Final = 0.02
+_SHORT: Final = 0.05
 
 # Seconds that an executor may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
@@ -231,7 +240,7 @@ class Pool:
                 await self._can_begin(task, alone=alone)
                 opened = None
                 continue
-            future = self._taken(opened, call, values, keep=keep, has_broken=has_broken)
+            future = self._taken(opened, call, values, definition, keep=keep, has_broken=has_broken)
             has_broken = True
         error: BaseException | None = None
         began = self._clock()
@@ -282,7 +291,11 @@ class Pool:
             return not_picklable(call.task, self.name, FUNCTION, error_text(raised), raised)
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
-        return what_went_wrong(opened.executor, self.name, call, values, definition, error)
+        executor = opened.executor
+        blamed = what_cannot_go(executor, self.name, call, values, definition, error)
+        if blamed is not None or not has_lost_the_result(executor, error):
+            return blamed or error
+        return not_picklable(call.task, self.name, RESULT, error_text(error), error)
 
     async def _can_begin(self, task: str, *, alone: bool) -> None:
         """Wait until the executor is open, or until there are no suspects any more."""
@@ -292,7 +305,14 @@ class Pool:
             await self._open(task)
 
     def _taken(
-        self, opened: _Opened, call: Call, values: Sequence[Any], *, keep: bool, has_broken: bool
+        self,
+        opened: _Opened,
+        call: Call,
+        values: Sequence[Any],
+        definition: TaskDef,
+        *,
+        keep: bool,
+        has_broken: bool,
     ) -> Future[Any] | None:
         """A call that the executor has taken; None where it is broken, and has been replaced."""
         if opened.is_far:
@@ -304,21 +324,33 @@ class Pool:
                 # Under another call or under none, so nobody is to blame.
                 self._replace(opened)
                 return None
-            reason = f"it did not take the call: {error_text(error)}"
-            raise ExecutorError(call.task, self.name, reason) from error
+            executor = opened.executor
+            blamed = what_cannot_go(executor, self.name, call, values, definition, error)
+            if blamed is None:
+                reason = f"it did not take the call: {error_text(error)}"
+                raise ExecutorError(call.task, self.name, reason) from error
+            raise blamed from error
         opened.in_flight[future] = call.task
         return future
+
+    @property
+    def _look_ahead(self) -> int:
+        executor = None if self._opened is None else self._opened.executor
+        look_ahead: int = getattr(executor, "look_ahead", self.workers or 0)
+        return look_ahead
 
     def _note_that_it_took(self, seconds: float) -> None:
         if self.workers is None:
             return
         usual = seconds if self._usual is None else self._usual + (seconds - self._usual) / 4
         self._usual = usual
-        # With others before them calls take twice as long, or longer.
-        looks_ahead = usual < (4 * _SHORT if self._looks_ahead else _SHORT)
+        # With others before them calls take longer, and a little more is no reason to go back.
+        in_flight = self.workers + self._look_ahead
+        queued = 2 * in_flight / self.workers if self._looks_ahead else 1
+        looks_ahead = usual < _SHORT * queued
         if looks_ahead is not self._looks_ahead:
             self._looks_ahead = looks_ahead
-            self.resize(2 * self.workers if looks_ahead else self.workers)
+            self.resize(in_flight if looks_ahead else self.workers)
 
     def _give_up(self, opened: _Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""

@@ -23,13 +23,14 @@ _PLAIN: Final = ("concurrent.", "portable_sched._processes")
 _POOLS: Final = (*_PLAIN, "loky.")
 
 FUNCTION: Final = "the function"
+RESULT: Final = "the result"
 
 _REMARKS: Final = {
     FUNCTION: (
         "Define it by `def` at the top level of a module, or have it sent by value: "
         "pip install 'portable_sched[cloudpickle]'."
     ),
-    "the result": "Return plain data, and close files and connections in the function.",
+    RESULT: "Return plain data, and close files and connections in the function.",
 }
 _OF_A_PARAMETER: Final = "Pass plain data, and open files, locks and connections in the function."
 
@@ -39,15 +40,15 @@ def is_far(executor: object) -> bool:
     return not type(executor).__module__.startswith(_NEAR)
 
 
-def what_went_wrong(  # noqa: PLR0917 - its one caller passes what it has, each of a type of its own
+def what_cannot_go(  # noqa: PLR0917 - its callers pass what they have, each of a type of its own
     executor: object,
     name: str,
     call: Call,
     values: Sequence[Any],
     definition: TaskDef,
     error: BaseException,
-) -> BaseException:
-    """What a call has failed with that the function had no part in.
+) -> NotPicklableError | None:
+    """The error for the first part of a call that cannot be pickled; None where they all can.
 
     Args:
         executor: where it was sent.
@@ -55,22 +56,24 @@ def what_went_wrong(  # noqa: PLR0917 - its one caller passes what it has, each 
         call: what was sent.
         values: its arguments.
         definition: the task.
-        error: what the executor has ended it with.
+        error: what the executor has raised.
     """
     parts = {FUNCTION: call.function}
     for at, (named, value) in enumerate(zip(call.names, values, strict=True)):
         parts[f"the parameter {named or definition.parameters[at].name!r}"] = value
-    home = type(executor).__module__
-    dump = pickle.dumps if home.startswith(_PLAIN) else _dumped_somehow
+    dump = pickle.dumps if type(executor).__module__.startswith(_PLAIN) else _dumped_somehow
     for part, value in parts.items():
         try:
             dump(value)
         except Exception as reason:  # noqa: BLE001 - pickling calls whatever the user has written
             return not_picklable(call.task, name, part, error_text(reason), error)
-    kinds = (pickle.PicklingError, TypeError, AttributeError)
-    if not (home.startswith(_POOLS) or isinstance(error, kinds)):
-        return error
-    return not_picklable(call.task, name, "the result", error_text(error), error)
+    return None
+
+
+def has_lost_the_result(executor: object, error: BaseException) -> bool:
+    """Whether a call whose parts can all be pickled has failed because its result cannot."""
+    is_pool = type(executor).__module__.startswith(_POOLS)
+    return is_pool or isinstance(error, (pickle.PicklingError, TypeError, AttributeError))
 
 
 def not_picklable(

@@ -105,6 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_dataflow", "_envelope", "_errors", "_events", "_graph", "_parameters", "_registry"),
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
+    "dask": {"_envelope"},
     "testing": {"", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
     "_progress_places": set(),
@@ -132,6 +133,7 @@ FOREIGN = {
     "_transport": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
+    "dask": {"cloudpickle", "distributed"},
     "_current_span": {"opentelemetry"},
     "otel": {"opentelemetry"},
     "_progress_places": {"rich"},
