@@ -1,10 +1,12 @@
 """The one place that knows the backends apart."""
 
 import sys
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from anyio import current_time
+from anyio import Event, current_time
 from anyio.lowlevel import current_token
 
 
@@ -43,6 +45,35 @@ def call_soon() -> Callable[[Callable[[], object]], object]:
     soon: Callable[[Callable[[], object]], object]
     soon = getattr(native, "call_soon_threadsafe", None) or native.run_sync_soon
     return soon
+
+
+class Waker:
+    """Has the event loop wake those whose calls have ended, all that there are at one time.
+
+    To wake the loop takes longer than what it is woken for.
+    """
+
+    __slots__ = ("_ended", "_sent", "_soon")
+
+    def __init__(self) -> None:
+        self._soon = call_soon()
+        self._ended: deque[Event] = deque()
+        self._sent = False
+
+    def __call__(self, done: Event, _: object) -> None:
+        """In the executor's thread: a call has ended."""
+        self._ended.append(done)
+        if not self._sent:
+            self._sent = True
+            # Of a call that was given up the event loop may be gone by now.
+            with suppress(RuntimeError):
+                self._soon(self._wake)
+
+    def _wake(self) -> None:
+        # First: who comes in between is woken now, and once more in vain.
+        self._sent = False
+        while self._ended:
+            self._ended.popleft().set()
 
 
 def cancellation_count() -> Callable[[], int]:

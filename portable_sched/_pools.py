@@ -27,10 +27,8 @@ A call that was given up and cannot be stopped would keep its worker. So whoever
 makes another, and the first one is ended with the last call in it that somebody waits for.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -38,7 +36,7 @@ from typing import Any, Final, Self
 from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 
 from ._any_executor import end, end_processes, is_executor, workers_of
-from ._backend import call_soon, event_loop_is_gone, loop_clock
+from ._backend import Waker, event_loop_is_gone, loop_clock
 from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
@@ -146,7 +144,7 @@ class Pool:
         else:
             self._make = given
         self._opening = Lock()
-        self._waker = _Waker()
+        self._waker = Waker()
         self._clock = loop_clock()
         # What calls have taken of late, in seconds, and whether that is short.
         self._usual: float | None = None
@@ -432,35 +430,6 @@ class Pool:
 
 def _nobody(units: int | None) -> None:
     """Stands for who is told how many calls an executor is to have."""
-
-
-class _Waker:
-    """Has the event loop wake those whose calls have ended, all that there are at one time.
-
-    To wake the loop takes longer than what it is woken for.
-    """
-
-    __slots__ = ("_ended", "_sent", "_soon")
-
-    def __init__(self) -> None:
-        self._soon = call_soon()
-        self._ended: deque[Event] = deque()
-        self._sent = False
-
-    def __call__(self, done: Event, _: Future[Any]) -> None:
-        """In the executor's thread: a call has ended."""
-        self._ended.append(done)
-        if not self._sent:
-            self._sent = True
-            # Of a call that was given up the event loop may be gone by now.
-            with suppress(RuntimeError):
-                self._soon(self._wake)
-
-    def _wake(self) -> None:
-        # First: who comes in between is woken now, and once more in vain.
-        self._sent = False
-        while self._ended:
-            self._ended.popleft().set()
 
 
 class Pools:
