@@ -117,7 +117,7 @@ class Sent:
             try:
                 value = cloudpickle.dumps(self._function)
             except Exception as error:  # noqa: BLE001 - as above
-                failure = failure or error
+                failure = error
         if reference is None and value is None:
             raise failure or pickle.PicklingError(f"{self._function!r} cannot be pickled")
         return reference, value, home
