@@ -57,6 +57,7 @@ class ProcessExecutor(Executor):
         # Those whose process has died or been ended.
         self._dead: set[ProcessPoolExecutor] = set()
         self._is_shut_down = False
+        self._is_awaited = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of the call `fn(*args, **kwargs)`, as of every executor.
@@ -92,19 +93,20 @@ class ProcessExecutor(Executor):
         """
         with self._changed:
             self._is_shut_down = True
+            self._is_awaited = wait
             cancelled = [future for future, _ in self._waiting] if cancel_futures else []
             if cancel_futures:
                 self._waiting.clear()
-            self._let_go()
         for future in cancelled:
             future.cancel()
-        if not wait:
-            return
         with self._changed:
-            self._changed.wait_for(lambda: not (self._waiting or self._busy))
-            dead = list(self._dead)
-        for pool in dead:
-            pool.shutdown(wait=True)
+            if wait:
+                self._changed.wait_for(lambda: not (self._waiting or self._busy))
+            pools = [*self._idle, *self._dead]
+            self._idle.clear()
+        for pool in pools:
+            # Once: after the first time there is no waiting for its end.
+            pool.shutdown(wait=wait)
 
     def _hand_out(self) -> None:
         """Have calls begin, as far as there are workers."""
@@ -133,21 +135,15 @@ class ProcessExecutor(Executor):
             elif pool not in self._dead:
                 self._idle.append(pool)
             self._hand_out()
-            if self._is_shut_down:
-                self._let_go()
+            if self._is_shut_down and not self._is_awaited:
+                while self._idle:
+                    self._idle.pop().shutdown(wait=False)
             self._changed.notify_all()
         # Now, so that whoever hears of it finds a worker for the next.
         if error is None:
             future.set_result(inner.result())
         else:
             future.set_exception(error)
-
-    def _let_go(self) -> None:
-        """End the workers for whom there is nothing more to do."""
-        while self._idle and not self._waiting:
-            pool = self._idle.pop()
-            self._dead.add(pool)
-            pool.shutdown(wait=False)
 
 
 def _new_pool() -> ProcessPoolExecutor:
@@ -162,7 +158,6 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    parent: Any = parent_process()
+    parent.join()
+    os._exit(1)  # pragma: no cover - it ends the process that would note it
