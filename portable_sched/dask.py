@@ -25,7 +25,6 @@ try:
     import cloudpickle
     from distributed import CancelledError, Client, KilledWorker
     from distributed import Future as Handle
-    from distributed import wait as _wait
 except ImportError as _missing:
     raise ImportError(
         "portable_sched.dask needs dask.distributed, which is not installed: "
@@ -198,10 +197,11 @@ async def _value_of(handle: Any) -> Any:
 
 
 async def _handle_of(handle: Any) -> Any:
-    waiting: Any = _wait  # it has no types
-    await waiting([handle])
-    if handle.status == "error":
-        raise await handle.exception()
+    error = await handle.exception()
+    if error is not None:
+        raise error
+    if handle.cancelled():
+        raise CancelledError(handle.key)
     return handle
 
 

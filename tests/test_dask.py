@@ -1,0 +1,606 @@
+"""Tasks on a Dask cluster, for real: results that stay there, workers that are lost."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import anyio
+import pytest
+
+from portable_sched import (
+    Event,
+    ExecutorError,
+    NotPicklableError,
+    Priority,
+    RemoteTaskError,
+    TaskRegistry,
+    TaskScheduler,
+    TaskStarted,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
+
+distributed = pytest.importorskip("distributed")
+numpy = pytest.importorskip("numpy")
+
+import dask  # noqa: E402 - it comes with distributed
+from distributed import Client, LocalCluster  # noqa: E402 - not everybody has it
+
+from portable_sched.dask import DaskExecutor  # noqa: E402 - as above
+
+pytestmark = [pytest.mark.anyio, pytest.mark.executors]
+
+each = pytest.mark.parametrize
+
+SILENT = {"logging": {"distributed": "critical"}, "distributed.scheduler.allowed-failures": 1}
+LOCAL = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with dask.config.set(SILENT), LocalCluster(processes=True, **LOCAL) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster, set_as_default=False) as made:
+        yield made
+
+
+@pytest.fixture
+def executor(client: Client) -> DaskExecutor:
+    in_time(lambda: len(client.nthreads()) == 2)
+    return DaskExecutor(client)
+
+
+@pytest.fixture
+def registry() -> TaskRegistry:
+    return TaskRegistry()
+
+
+def in_time(condition: Callable[[], object]) -> None:
+    limit = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 - it is no task of ours that brings it about
+            await anyio.sleep(0.01)
+
+
+# What functions do elsewhere
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def array(megabytes: float) -> Any:
+    return numpy.ones(int(megabytes * 125_000))
+
+
+def doubled(made: Any) -> Any:
+    return 2 * made
+
+
+async def total(doubled: Any) -> float:
+    await anyio.lowlevel.checkpoint()
+    return float(doubled.sum())
+
+
+def fail() -> NoReturn:
+    raise ValueError("no such row") from LookupError("why")
+
+
+def leave() -> NoReturn:
+    sys.exit(3)
+
+
+def lock() -> Any:
+    return threading.Lock()
+
+
+def identity(given: Any) -> Any:
+    return given
+
+
+def no_op() -> None: ...
+
+
+def kill_own_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def append(path: str, name: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{name}\n")
+
+
+def write_and_wait(began: str, until: str) -> int:
+    append(began, str(os.getpid()))
+    in_time(Path(until).exists)
+    return os.getpid()
+
+
+def chain(registry: TaskRegistry, megabytes: float) -> None:
+    """Three tasks, each of which takes the result of the one before."""
+    registry.task("made", executor="far")(partial(array, megabytes))
+    registry.task(executor="far")(doubled)
+    registry.task(executor="far")(total)
+
+
+# Results
+
+
+async def test_results_go_from_worker_to_worker(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    chain(registry, 1)
+
+    @registry.task
+    async def here(doubled: Any, total: float) -> bool:
+        return float(doubled.sum()) == total
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    assert results.ok, results
+    assert (250_000.0, True) == (results["total"].result, results[here].result)
+    # What a task of the cluster takes has stayed there.
+    assert isinstance(results["doubled"].result, distributed.Future)
+    assert 250_000.0 == results["doubled"].result.result().sum()
+
+
+@contextmanager
+def counting_proxy(address: str) -> Iterator[tuple[str, list[int]]]:
+    """An address that leads to another one, and how many bytes have gone through."""
+    host, port = address.removeprefix("tcp://").split(":")
+    counted = [0]
+    listener = socket.create_server(("127.0.0.1", 0))
+    sockets = [listener]
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                counted[0] += len(data)
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection((host, int(port)))
+                sockets.extend([near, far])
+                for pair in ((near, far), (far, near)):
+                    threads.append(threading.Thread(target=pump, args=pair))
+                    threads[-1].start()
+
+    threads = [threading.Thread(target=accept)]
+    threads[0].start()
+    try:
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}", counted
+    finally:
+        for one in sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for one in sockets:
+            one.close()
+
+
+async def test_what_stays_on_the_cluster_does_not_come_through_the_client(
+    registry: TaskRegistry, cluster: LocalCluster
+) -> None:
+    chain(registry, 4)
+    through: list[int] = []
+    with (
+        counting_proxy(cluster.scheduler_address) as (address, counted),
+        Client(address, set_as_default=False) as client,
+    ):
+        plain = client.get_executor(pure=False)
+        for executor in (plain, DaskExecutor(client)):
+            before = counted[0]
+            results = await TaskScheduler(registry, executors={"far": executor}).run()
+            assert 1_000_000.0 == results["total"].result
+            del results
+            through.append(counted[0] - before)
+
+    # Two results come, and go out again.
+    assert through[0] > 15_000_000
+    assert through[1] < 500_000
+
+
+async def test_ten_thousand_tasks_leave_nothing_behind(
+    registry: TaskRegistry, client: Client, executor: DaskExecutor, anyio_backend_name: str
+) -> None:
+    count = 10_000 if anyio_backend_name == "trio" else 1_000
+    for number in range(count):
+        registry.task(f"{number}", executor="far")(no_op)
+    most = 0
+
+    def watch(event: Event) -> None:
+        nonlocal most
+        if isinstance(event, TaskStarted):
+            most = max(most, len(client.futures))
+
+    executors = {"far": executor}
+    results = await TaskScheduler(registry, executors=executors, observers=[watch]).run()
+
+    assert results.ok
+    assert most <= 2 * (executor.workers + executor.look_ahead)
+    await until(lambda: len(client.futures) < 50)
+
+
+def waiting_in(client: Client) -> int:
+    """How many calls wait on the workers or for them."""
+    waiting = client.run(lambda dask_worker: len(dask_worker.state.ready))
+    queued = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.queued))
+    return sum(waiting.values()) + queued
+
+
+async def test_what_is_urgent_overtakes_what_waits_on_the_cluster(
+    registry: TaskRegistry, executor: DaskExecutor, tmp_path: Path
+) -> None:
+    path, may_go = tmp_path / "order", tmp_path / "go"
+    for name in ("a", "b"):
+        began = tmp_path / name
+        waiting = partial(write_and_wait, str(began), str(may_go))
+        registry.task(name, Priority.HIGH, executor="far")(waiting)
+    for number in range(4):
+        function = partial(append, str(path), "low")
+        registry.task(f"low {number}", Priority.LOW, executor="far")(function)
+
+    @registry.task
+    async def opened() -> None:
+        await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+
+    high = partial(append, str(path), "high")
+    registry.task("high", Priority.HIGH, depends_on=["opened"], executor="far")(high)
+
+    @registry.task(after=["opened"])
+    async def go() -> None:
+        # All of them are in the cluster, and it is for Dask to say which begins first.
+        with anyio.fail_after(60):
+            while await anyio.to_thread.run_sync(waiting_in, executor.client) < 5:  # noqa: ASYNC110 - as in `until`
+                await anyio.sleep(0.01)
+        may_go.touch()
+
+    resources = {"executor far": 50}
+    executors = {"far": executor}
+    assert (await TaskScheduler(registry, executors=executors, resources=resources).run()).ok
+
+    assert "high" in path.read_text().splitlines()[:2]
+
+
+# Failures
+
+
+async def outcome_of(
+    registry: TaskRegistry, executor: Any, function: Callable[..., Any], **settings: Any
+) -> Any:
+    registry.task("load", executor="far", **settings)(function)
+    with anyio.fail_after(60):
+        results = await TaskScheduler(registry, executors={"far": executor}).run()
+    return results["load"]
+
+
+@each("kept", [False, True])
+async def test_an_exception_arrives_with_cause_and_traceback(
+    registry: TaskRegistry, executor: DaskExecutor, *, kept: bool
+) -> None:
+    if kept:
+
+        @registry.task(executor="far")
+        def taker(load: int) -> int:
+            return load
+
+    error = (await outcome_of(registry, executor, fail)).exception
+
+    assert (ValueError, LookupError) == (type(error), type(error.__cause__))
+    assert "in fail\n" in error.__notes__[0]
+
+
+async def test_a_function_that_exits_fails_its_attempt_alone(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    error = (await outcome_of(registry, executor, leave)).exception
+
+    assert isinstance(error, RemoteTaskError)
+    assert 1 == executor.submit(identity, 1).result()
+
+
+async def test_a_result_that_cannot_be_pickled_is_named_and_takes_no_other_along(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    for number in range(10):
+        registry.task(f"good {number}", executor="far")(pid)
+    error = (await outcome_of(registry, executor, lock)).exception
+
+    assert isinstance(error, NotPicklableError)
+    assert "the result" == error.part
+
+
+async def test_an_argument_that_cannot_be_pickled_is_named(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    @registry.task
+    async def given() -> Any:
+        return threading.Lock()
+
+    error = (await outcome_of(registry, executor, identity)).exception
+
+    assert isinstance(error, NotPicklableError)
+    assert "the parameter 'given'" == error.part
+
+
+async def test_a_function_and_a_result_may_go_by_value(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    result = (await outcome_of(registry, executor, lambda: lambda: 7)).result
+
+    assert 7 == result()
+
+
+async def test_a_worker_that_dies_in_the_middle_is_replaced(
+    registry: TaskRegistry, executor: DaskExecutor, tmp_path: Path
+) -> None:
+    began, may_go = tmp_path / "began", tmp_path / "go"
+    registry.task("load", executor="far")(partial(write_and_wait, str(began), str(may_go)))
+
+    @registry.task
+    async def kill() -> None:
+        await until(began.exists)
+        os.kill(int(began.read_text()), signal.SIGKILL)
+        await until(lambda: len(began.read_text().splitlines()) == 2)
+        may_go.touch()
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    first, second = map(int, began.read_text().split())
+    assert (second, 1) == (results["load"].result, results["load"].attempts)
+    assert first != second
+
+
+async def test_a_function_that_kills_every_worker_fails(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    error = (await outcome_of(registry, executor, kill_own_process)).exception
+
+    assert isinstance(error, WorkerDiedError)
+    assert ("load",) == error.running
+    assert isinstance(error.__cause__.__cause__, distributed.KilledWorker)
+
+
+async def test_a_kept_result_that_is_lost_is_worked_out_again(
+    registry: TaskRegistry, executor: DaskExecutor, tmp_path: Path
+) -> None:
+    path = tmp_path / "pids"
+
+    @registry.task(executor="far")
+    def made() -> int:
+        with path.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return 7
+
+    @registry.task
+    async def kill() -> None:
+        await until(path.exists)
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+    @registry.task(depends_on=["kill"], executor="far")
+    def taker(made: int) -> int:
+        return made
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    assert (7, 1) == (results[taker].result, results[made].attempts)
+    assert 2 == len(path.read_text().splitlines())
+
+
+async def test_a_call_that_waits_is_taken_out_at_its_timeout(
+    registry: TaskRegistry, executor: DaskExecutor, tmp_path: Path
+) -> None:
+    may_go = tmp_path / "go"
+    for name in ("a", "b"):
+        waiting = partial(write_and_wait, str(tmp_path / name), str(may_go))
+        registry.task(name, Priority.HIGH, executor="far")(waiting)
+    never = partial(append, str(tmp_path / "never"), "x")
+    registry.task("late", executor="far", timeout=0.3)(never)
+
+    @registry.task(after=["late"])
+    async def go() -> None:
+        await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+        may_go.touch()
+
+    resources = {"executor far": 3}
+    executors = {"far": executor}
+    results = await TaskScheduler(registry, executors=executors, resources=resources).run()
+
+    assert isinstance(results["late"].exception, TaskTimeoutError)
+    assert 1 == executor.submit(identity, 1).result()
+    assert not (tmp_path / "never").exists()
+
+
+# A cluster that is started by its commands
+
+
+@contextmanager
+def commands(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and two workers as processes of their own."""
+    address_file = folder / "scheduler.json"
+    here = Path(__file__).parent
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": folder,
+        "env": os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+    }
+    python = [sys.executable, "-m"]
+    scheduler = subprocess.Popen(
+        [
+            *(*python, "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"),
+            *("--no-show", "--scheduler-file", str(address_file)),
+        ],
+        **quiet,
+    )
+    workers = []
+    try:
+        in_time(lambda: address_file.exists() and address_file.read_text())
+        workers = [
+            subprocess.Popen(
+                [
+                    *(*python, "distributed.cli.dask_worker", "--nthreads", "1"),
+                    *("--no-dashboard", "--no-nanny", "--scheduler-file", str(address_file)),
+                ],
+                **quiet,
+            )
+            for _ in range(2)
+        ]
+        with Client(scheduler_file=str(address_file), set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            address = client.scheduler.address
+        yield address, scheduler
+    finally:
+        for process in (scheduler, *workers):
+            process.kill()
+            process.wait()
+
+
+async def test_a_cluster_that_runs_elsewhere_is_found_by_its_address(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    chain(registry, 1)
+    with commands(tmp_path) as (address, _):
+        executors = {"far": lambda: DaskExecutor(address)}
+        results = await TaskScheduler(registry, executors=executors).run()
+
+    assert results.ok
+    assert 250_000.0 == results["total"].result
+
+
+async def test_a_scheduler_that_is_lost_fails_what_runs_and_the_run_ends(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    began = tmp_path / "began"
+    waiting = partial(write_and_wait, str(began), str(tmp_path / "never"))
+    registry.task("running", executor="far", retries=2)(waiting)
+    registry.task("later", executor="far", after=["running"])(pid)
+    with commands(tmp_path) as (address, scheduler):
+
+        @registry.task
+        async def kill() -> None:
+            await until(began.exists)
+            scheduler.kill()
+
+        executors = {"far": lambda: DaskExecutor(address)}
+        with anyio.fail_after(60), dask.config.set({"logging": {"distributed": "critical"}}):
+            results = await TaskScheduler(registry, executors=executors).run()
+
+    first, second = (failure.exception for failure in results["running"].failures)
+    lost = f"The connection to the Dask scheduler at {address} was lost."
+    assert (ConnectionError, lost) == (type(first), str(first))
+    assert isinstance(second, ExecutorError)
+    assert lost in str(results["later"].exception)
+
+
+# Making one
+
+
+async def test_a_cluster_of_its_own_ends_with_the_run(registry: TaskRegistry) -> None:
+    registry.task("there", executor="far")(pid)
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+
+    with dask.config.set(SILENT):
+        executors = {"far": lambda: DaskExecutor(**options)}
+        results = await TaskScheduler(registry, executors=executors).run()
+
+    assert results.ok, results["there"].error
+    assert os.getpid() != results["there"].result
+    with pytest.raises(ProcessLookupError):
+        os.kill(results["there"].result, 0)
+
+
+def test_a_client_that_was_given_stays_open(client: Client) -> None:
+    executor = DaskExecutor(client)
+    executor.shutdown()
+
+    assert "running" == client.status
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(pid)
+
+
+def test_it_is_an_executor_of_any_call(executor: DaskExecutor) -> None:
+    assert [5, 5] == [
+        executor.submit(int, "101", base=2).result(),
+        executor.fetch(executor.keep(int, "101", base=2).result()),
+    ]
+    assert 7 == executor.fetch(7)
+
+
+def test_the_workers_of_a_cluster_that_is_gone_are_those_that_were_known(
+    cluster: LocalCluster,
+) -> None:
+    with Client(cluster, set_as_default=False) as client:
+        executor = DaskExecutor(client)
+        known = executor.workers
+
+    assert known == executor.workers
+    with pytest.raises(ConnectionError):
+        executor.submit(pid)
+
+
+@each(
+    ("arguments", "options", "message"),
+    [
+        (
+            (7,),
+            {},
+            (
+                "Expected client to be a distributed.Client, the address of a Dask scheduler or "
+                "None, got 7."
+            ),
+        ),
+    ],
+)
+def test_what_is_no_client_is_refused(arguments: Any, options: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        DaskExecutor(*arguments, **options)
+
+    assert message == str(caught.value)
+
+
+def test_options_for_a_client_that_is_there_are_refused(client: Client) -> None:
+    with pytest.raises(TypeError) as caught:
+        DaskExecutor(client, n_workers=2)
+
+    assert (
+        "Expected options for a client that is to be made, got n_workers for one that is there."
+    ) == str(caught.value)
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "portable_sched.dask")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+
+    with pytest.raises(ImportError) as caught:
+        import portable_sched.dask  # noqa: F401, PLC0415 - it is the point
+
+    assert (
+        "portable_sched.dask needs dask.distributed, which is not installed: "
+        "pip install 'portable_sched[dask]'"
+    ) == str(caught.value)
