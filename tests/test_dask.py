@@ -1,6 +1,7 @@
 """Tasks on a Dask cluster, for real: results that stay there, workers that are lost."""
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import anyio
@@ -28,6 +30,7 @@ from portable_sched import (
     TaskTimeoutError,
     WorkerDiedError,
 )
+from portable_sched._envelope import Call, RemoteFailure, Sent, carry_out
 
 distributed = pytest.importorskip("distributed")
 numpy = pytest.importorskip("numpy")
@@ -35,7 +38,7 @@ numpy = pytest.importorskip("numpy")
 import dask  # noqa: E402 - it comes with distributed
 from distributed import Client, LocalCluster  # noqa: E402 - not everybody has it
 
-from portable_sched.dask import DaskExecutor  # noqa: E402 - as above
+from portable_sched.dask import DaskExecutor, _handle_of, _packed  # noqa: E402 - as above
 
 pytestmark = [pytest.mark.anyio, pytest.mark.executors]
 
@@ -226,9 +229,14 @@ async def test_what_stays_on_the_cluster_does_not_come_through_the_client(
 
 
 async def test_ten_thousand_tasks_leave_nothing_behind(
-    registry: TaskRegistry, client: Client, executor: DaskExecutor, anyio_backend_name: str
+    registry: TaskRegistry,
+    client: Client,
+    executor: DaskExecutor,
+    request: pytest.FixtureRequest,
 ) -> None:
-    count = 10_000 if anyio_backend_name == "trio" else 1_000
+    # Once on each backend; the others are asyncio too.
+    backend = request.node.callspec.params["anyio_backend"]
+    count = 10_000 if backend in {"asyncio", "trio"} else 1_000
     for number in range(count):
         registry.task(f"{number}", executor="far")(no_op)
     most = 0
@@ -434,6 +442,32 @@ async def test_a_call_that_waits_is_taken_out_at_its_timeout(
     assert isinstance(results["late"].exception, TaskTimeoutError)
     assert 1 == executor.submit(identity, 1).result()
     assert not (tmp_path / "never").exists()
+
+
+def returning(value: Any) -> Any:
+    return value
+
+
+def failing() -> NoReturn:
+    carry_out(Call("load", Sent(fail)))
+
+
+def test_what_comes_back_is_packed_by_the_worker() -> None:
+    """Here, since what runs in a worker is not measured."""
+    assert (7, None) == pickle.loads(_packed(returning, 7))
+    assert 7 == pickle.loads(_packed(returning, lambda: 7))[0]()
+    with pytest.raises(TypeError, match="cannot pickle"):
+        _packed(returning, threading.Lock())
+    nothing, failure = pickle.loads(_packed(failing))
+    assert (None, RemoteFailure) == (nothing, type(failure))
+
+
+async def test_a_call_that_was_lost_is_no_result() -> None:
+    async def exception() -> None: ...
+
+    lost = SimpleNamespace(exception=exception, cancelled=lambda: True, key="load-1")
+    with pytest.raises(distributed.CancelledError):
+        await _handle_of(lost)
 
 
 # A cluster that is started by its commands
