@@ -29,6 +29,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _any_executor        what can be asked of any executor
     _processes           the processes of `executor="process"`
     _standard_executors  the executors that need no set-up
+    _opened      an executor between its opening and its end
     _pools       an executor as one run uses it: opened, given calls, replaced, closed
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt
@@ -41,7 +42,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     otel         what happens, as traces and metrics of OpenTelemetry, with `_current_span`
     progress     a live view of a run; `_progress_places` is where it is drawn
     cli          the command line, with `_jobs`, `_options`, `_loading`, `_settings` and `demo`
-    testing      for the tests of your own graphs
+    testing      for the tests of your own graphs, and, with `_contract`, of executors
 """
 
 from ._dataflow import ResultTypeWarning

@@ -1,8 +1,14 @@
 """What can be asked of any executor: how many workers it has, and to end, at once if it can."""
 
-from typing import Any
+import os
+import signal
+from contextlib import suppress
+from typing import Any, Final
 
 from ._log import logger
+
+# On Windows it is any signal that ends a process.
+_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def is_executor(given: object) -> bool:
@@ -22,10 +28,11 @@ def workers_of(executor: object) -> int | None:
 
 def end_processes(executor: Any) -> bool:
     """End what an executor has processes for; answers whether it has any."""
-    # A newer Python has `kill_workers()`, which does the same.
+    # A newer Python has `kill_workers()`, which does the same. Not `kill()`, which loky's have not.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     for process in processes:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, _KILL)
     return bool(processes)
 
 

@@ -41,13 +41,13 @@ from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
+from ._opened import Opened
 from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
 from ._transport import (
     FUNCTION,
     RESULT,
     has_lost_the_result,
-    is_far,
     not_picklable,
     what_cannot_go,
 )
@@ -57,46 +57,6 @@ _SHORT: Final = 0.05
 
 # Seconds that an executor may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
-
-
-class _Opened:
-    """An executor between its opening and its end.
-
-    Attributes:
-        executor: itself.
-        submit: how it is given a call.
-        keep: how it is given one whose result may stay there.
-        is_far: whether its workers may know nothing of this program's `__main__`.
-        in_flight: the calls that it has, and the tasks that they are of.
-        is_retired: whether it gets no more calls, and is to end with the last that it has.
-        running: the tasks that were there when it broke; None as long as it works.
-    """
-
-    __slots__ = ("executor", "in_flight", "is_far", "is_retired", "keep", "running", "submit")
-
-    def __init__(self, executor: Any) -> None:
-        self.executor = executor
-        self.submit: Callable[..., Future[Any]] = executor.submit
-        self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
-        self.is_far = is_far(executor)
-        self.in_flight: dict[Future[Any], str] = {}
-        self.is_retired = False
-        self.running: tuple[str, ...] | None = None
-
-    def broke(self) -> tuple[str, ...]:
-        """The tasks that were there when it broke, for the first and the last who asks."""
-        if self.running is None:
-            # What has ended well before that had nothing to do with it.
-            self.running = tuple(
-                task
-                for future, task in self.in_flight.items()
-                if not future.done() or _has_broken(future)
-            )
-        return self.running
-
-
-def _has_broken(future: Future[Any]) -> bool:
-    return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
 
 
 class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and never leaves this module
@@ -137,9 +97,9 @@ class Pool:
         self.workers = workers
         self.resize: Callable[[int | None], None] = _nobody
         self._make: Callable[[], Any] | None = None
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         if is_executor(given):
-            self._opened = _Opened(given)
+            self._opened = Opened(given)
             self.workers = workers_of(given)
         else:
             self._make = given
@@ -149,7 +109,7 @@ class Pool:
         # What calls have taken of late, in seconds, and whether that is short.
         self._usual: float | None = None
         self._looks_ahead = False
-        self._old: list[_Opened] = []
+        self._old: list[Opened] = []
         self._closed = False
         # Suspects go one at a time with nothing else in flight, and others wait for their end.
         self._suspects = 0
@@ -228,7 +188,7 @@ class Pool:
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
     ) -> Any:
         task = call.task
-        opened: _Opened | None = None
+        opened: Opened | None = None
         future: Future[Any] | None = None
         has_broken = False
         while opened is None or future is None:
@@ -264,16 +224,16 @@ class Pool:
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
 
-    def _has_emptied(self, opened: _Opened) -> None:
+    def _has_emptied(self, opened: Opened) -> None:
         if opened.is_retired:
-            end_processes(opened.executor)
+            opened.is_ended = end_processes(opened.executor)
         if self._suspects:
             self._emptied.set()
             self._emptied = Event()
 
     def _failure(
         self,
-        opened: _Opened,
+        opened: Opened,
         call: Call,
         values: Sequence[Any],
         definition: TaskDef,
@@ -304,7 +264,7 @@ class Pool:
 
     def _taken(
         self,
-        opened: _Opened,
+        opened: Opened,
         call: Call,
         values: Sequence[Any],
         definition: TaskDef,
@@ -350,7 +310,7 @@ class Pool:
             self._looks_ahead = looks_ahead
             self.resize(in_flight if looks_ahead else self.workers)
 
-    def _give_up(self, opened: _Opened, future: Future[Any], task: str) -> None:
+    def _give_up(self, opened: Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""
         if future.cancel() or future.done():
             return
@@ -384,28 +344,34 @@ class Pool:
                 self.resize(self.workers)
 
     def _make_one(self) -> int | None:
-        executor = self._make() if self._make is not None else None
+        make = self._make or _nothing
+        executor = make()
+        # One that is shared by a whole program may be the one that we have retired, and no other.
+        known = [old for old in self._old if old.executor is executor and old.running is None]
+        if known and known[0].is_ended:
+            # It has not noticed yet. Then there is another one.
+            self._old.remove(known.pop())
+            end(executor, wait=True, at_once=True)
+            executor = make()
         if not is_executor(executor):
             raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
-        # One that is shared by a whole program may be the one that we have retired, and no other.
-        retired = [old for old in self._old if old.executor is executor and old.running is None]
-        for old in retired:
-            self._old.remove(old)
-            old.is_retired = False
-        self._opened = retired[0] if retired else _Opened(executor)
+        if known:
+            self._old.remove(known[0])
+            known[0].is_retired = False
+        self._opened = known[0] if known else Opened(executor)
         if self._closed:
             # The run is over, and nobody else knows of it.
             end(executor, wait=False, at_once=True)
         return workers_of(executor)
 
-    def _replace(self, opened: _Opened) -> None:
+    def _replace(self, opened: Opened) -> None:
         """Have another executor opened for the next call."""
         if self._opened is opened:
             self._opened = None
             self._old.append(opened)
 
     def _of_broken(
-        self, opened: _Opened, task: str, error: BrokenExecutor, *, alone: bool
+        self, opened: Opened, task: str, error: BrokenExecutor, *, alone: bool
     ) -> Exception:
         """What a call has failed with whose executor broke under it."""
         failure: Exception
@@ -426,6 +392,10 @@ class Pool:
             failure = _Suspected() if is_suspect else WorkerDiedError(task, self.name, running)
         failure.__cause__ = error
         return failure
+
+
+def _nothing() -> None:
+    """Stands for what makes an executor, where there is one already."""
 
 
 def _nobody(units: int | None) -> None:

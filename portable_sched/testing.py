@@ -51,9 +51,18 @@ from portable_sched import (
     TaskScheduler,
     TaskStarted,
 )
+from portable_sched._contract import ExecutorReport, check_executor
 from portable_sched._tasks import TaskLike, as_names
 
-__all__ = ["Finding", "PlannedFailure", "Recorder", "VirtualTimeLoop", "run_graph"]
+__all__ = [
+    "ExecutorReport",
+    "Finding",
+    "PlannedFailure",
+    "Recorder",
+    "VirtualTimeLoop",
+    "check_executor",
+    "run_graph",
+]
 
 
 class PlannedFailure(Exception):  # noqa: N818 - it is no error, it is the plan

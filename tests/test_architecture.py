@@ -54,8 +54,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_any_executor": {"_log"},
     "_processes": {"_any_executor", "_checks"},
     "_standard_executors": {"_processes"},
+    "_opened": {"_transport"},
     "_pools": {
-        *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log"),
+        *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
         *("_standard_executors", "_tasks", "_transport"),
     },
     "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
@@ -106,7 +107,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
     "dask": {"_envelope"},
-    "testing": {"", "_tasks"},
+    "_contract": {""},
+    "testing": {"", "_contract", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
     "_progress_places": set(),
     "progress": {

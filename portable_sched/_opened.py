@@ -1,0 +1,58 @@
+"""An executor between its opening and its end, and what it has meanwhile."""
+
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
+from typing import Any
+
+from ._transport import is_far
+
+
+class Opened:
+    """An executor between its opening and its end.
+
+    Attributes:
+        executor: itself.
+        submit: how it is given a call.
+        keep: how it is given one whose result may stay there.
+        is_far: whether its workers may know nothing of this program's `__main__`.
+        in_flight: the calls that it has, and the tasks that they are of.
+        is_retired: whether it gets no more calls, and is to end with the last that it has.
+        is_ended: whether its processes have been ended.
+        running: the tasks that were there when it broke; None as long as it works.
+    """
+
+    __slots__ = (
+        "executor",
+        "in_flight",
+        "is_ended",
+        "is_far",
+        "is_retired",
+        "keep",
+        "running",
+        "submit",
+    )
+
+    def __init__(self, executor: Any) -> None:
+        self.executor = executor
+        self.submit: Callable[..., Future[Any]] = executor.submit
+        self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
+        self.is_far = is_far(executor)
+        self.in_flight: dict[Future[Any], str] = {}
+        self.is_retired = False
+        self.is_ended = False
+        self.running: tuple[str, ...] | None = None
+
+    def broke(self) -> tuple[str, ...]:
+        """The tasks that were there when it broke, for the first and the last who asks."""
+        if self.running is None:
+            # What has ended well before that had nothing to do with it.
+            self.running = tuple(
+                task
+                for future, task in self.in_flight.items()
+                if not future.done() or _has_broken(future)
+            )
+        return self.running
+
+
+def _has_broken(future: Future[Any]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
