@@ -176,6 +176,6 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[-1])
 def bench(session: nox.Session) -> None:
-    """Measure time and memory per task, or `-- makespan`, beside the baselines. No part of CI."""
+    """Measure time and memory per task, or `-- executors`, beside the baselines. No part of CI."""
     install(session, "bench")
     session.run("python", "tests/benchmarks", *session.posargs)

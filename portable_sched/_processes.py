@@ -7,22 +7,34 @@ along, and one that nobody waits for any more can be ended by ending its process
 Workers are spawned. To fork a program with threads and an event loop may leave it with locks that
 nobody releases, and Python warns of it. anyio has workers of its own, but they outlive the run,
 and what functions print is lost in them.
+
+A pool calls us in its own thread, and from Python 3.12 on with its lock held when it breaks. So
+nothing here waits for a pool while it holds what a pool may wait for, and a pool that ends is kept
+until its thread has ended: it takes that lock too when nobody knows it any more.
 """
 
 import os
 import signal
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
 from threading import Condition, Thread
-from typing import Any
+from typing import Any, Final
 
 from ._any_executor import end_processes
 from ._checks import shown
 
+# Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
+_LOOK: Final = 1.0
+
 _Work = tuple[Future[Any], Callable[[], Any]]
+
+# The pools that end, by their threads: some of them belong to executors that nobody has any more.
+_ending: dict[Thread, ProcessPoolExecutor] = {}
 
 
 class ProcessExecutor(Executor):
@@ -54,13 +66,16 @@ class ProcessExecutor(Executor):
         # The pools of those that wait for a call, the one that had one last at the end.
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
-        # Those whose process has died or been ended.
-        self._dead: set[ProcessPoolExecutor] = set()
+        # Those of them whose process has been ended.
+        self._stopped: set[ProcessPoolExecutor] = set()
+        # The threads of the pools that end.
+        self._threads: list[Thread] = []
         self._is_shut_down = False
-        self._is_awaited = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of the call `fn(*args, **kwargs)`, as of every executor.
+
+        Where a process cannot be started for it, the future says why.
 
         Raises:
             RuntimeError: it has been shut down.
@@ -70,19 +85,21 @@ class ProcessExecutor(Executor):
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             self._waiting.append((future, partial(fn, *args, **kwargs)))
-            self._hand_out()
+            then = self._hand_out()
+        for follow in then:
+            follow()
         return future
 
     def stop(self, future: Future[Any]) -> bool:
-        """End the process in which a call is running; answers whether it was."""
+        """End the process in which a call is running; answers whether the call is over by that."""
         with self._changed:
             pool = self._busy.get(future)
             if pool is None:
-                return False
-            # Dead from here on, also where the call has ended in this very moment.
-            self._dead.add(pool)
-            end_processes(pool)
-            return True
+                # It may have ended in this very moment, and be about to tell.
+                return future.running()
+            # There are no more calls for it, also where this one has ended in this very moment.
+            self._stopped.add(pool)
+            return end_processes(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the class above has it
         """Take no more calls, and end the processes as soon as those that there are have ended.
@@ -93,71 +110,152 @@ class ProcessExecutor(Executor):
         """
         with self._changed:
             self._is_shut_down = True
-            self._is_awaited = wait
             cancelled = [future for future, _ in self._waiting] if cancel_futures else []
             if cancel_futures:
                 self._waiting.clear()
+            self._dismiss_idle()
         for future in cancelled:
             future.cancel()
-        with self._changed:
-            if wait:
+        if wait:
+            with self._changed:
                 self._changed.wait_for(lambda: not (self._waiting or self._busy))
-            pools = [*self._idle, *self._dead]
-            self._idle.clear()
-        for pool in pools:
-            # Once: after the first time there is no waiting for its end.
-            pool.shutdown(wait=wait)
+                threads = [*self._threads]
+            for thread in threads:
+                thread.join()
+            _forget_ended()
 
-    def _hand_out(self) -> None:
-        """Have calls begin, as far as there are workers."""
+    def _hand_out(self) -> list[Callable[[], None]]:
+        """Have calls begin, as far as there are workers.
+
+        Returns:
+            what is to follow without the lock, since it may call what others have written.
+        """
+        then: list[Callable[[], None]] = []
         while self._waiting and len(self._busy) < self.workers:
             future, call = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
-            pool = self._idle.pop() if self._idle else _new_pool()
             try:
-                inner = pool.submit(call)
-            except BrokenExecutor:
-                # It died while it had nothing to do.
-                self._dead.add(pool)
-                pool = _new_pool()
-                inner = pool.submit(call)
+                pool, inner = self._begun(call)
+            except Exception as error:  # noqa: BLE001 - whatever keeps a process from starting
+                # Without its way, which leads to the future that is to have it.
+                then.append(partial(future.set_exception, error.with_traceback(None)))
+                continue
             self._busy[future] = pool
-            inner.add_done_callback(partial(self._end, future))
+            then.append(partial(inner.add_done_callback, partial(self._end, future)))
+        return then
+
+    def _begun(self, call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]:
+        while self._idle:
+            pool = self._idle.pop()
+            with suppress(BrokenExecutor):
+                return pool, pool.submit(call)
+            # It has died while it had nothing to do.
+            self._note_end(pool)
+        return _started(call)
 
     def _end(self, future: Future[Any], inner: Future[Any]) -> None:
-        """In the pool's own thread: a call has ended."""
+        """In a thread of the pool: a call has ended."""
         error = inner.exception()
         with self._changed:
             pool = self._busy.pop(future)
-            if isinstance(error, BrokenExecutor):
-                self._dead.add(pool)
-            elif pool not in self._dead:
+            if isinstance(error, BrokenExecutor) or pool in self._stopped:
+                self._stopped.discard(pool)
+                # It may live: a pool breaks too where it cannot load what the worker has sent.
+                end_processes(pool)
+                self._note_end(pool)
+            else:
                 self._idle.append(pool)
-            self._hand_out()
-            if self._is_shut_down and not self._is_awaited:
-                while self._idle:
-                    self._idle.pop().shutdown(wait=False)
+            then = self._hand_out()
+            if self._is_shut_down:
+                self._dismiss_idle()
             self._changed.notify_all()
         # Now, so that whoever hears of it finds a worker for the next.
         if error is None:
             future.set_result(inner.result())
         else:
-            future.set_exception(error)
+            future.set_exception(_without_end_of_file(error))
+        for follow in then:
+            follow()
+
+    def _dismiss_idle(self) -> None:
+        """End those that wait for a call, all at the same time."""
+        while self._idle:
+            pool = self._idle.pop()
+            self._note_end(pool)
+            pool.shutdown(wait=False)
+
+    def _note_end(self, pool: ProcessPoolExecutor) -> None:
+        """Keep a pool that is about to end until it has."""
+        _forget_ended()
+        thread: Any = pool._executor_manager_thread  # noqa: SLF001 - `shutdown()` waits for it only once, and not for others meanwhile
+        _ending[thread] = pool
+        self._threads = [*filter(Thread.is_alive, self._threads), thread]
 
 
-def _new_pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
+def _forget_ended() -> None:
+    # A pool has some files open as long as somebody knows it.
+    for thread in list(_ending):
+        if not thread.is_alive():
+            _ending.pop(thread, None)
+
+
+def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]:
+    """The pool of a new worker, and the future of its first call."""
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        with _ctrl_c_blocked():
+            inner = pool.submit(call)
+    except BaseException:
+        # The process may be there, and the thread that knows of it not.
+        end_processes(pool)
+        pool.shutdown(wait=False)
+        raise
+    # The pool reads results from a pipe that it could write to as well. So it would never hear that
+    # there is no more to come where a worker dies in the middle of one.
+    results: Any = pool._result_queue  # noqa: SLF001 - nothing else ends that
+    results._writer.close()  # noqa: SLF001 - as above
+    return pool, inner
+
+
+def _without_end_of_file(error: BaseException) -> BaseException:
+    """What a call has ended with, less the pool's account of how a pipe came to its end."""
+    if isinstance(error, BrokenExecutor) and "EOFError" in str(error.__cause__):
+        error.__cause__ = None
+    return error
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Have processes that are started meanwhile not hear of Ctrl-C before they can ignore it."""
+    if sys.platform == "win32":  # pragma: no cover - it has nothing of the kind
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:
     """In a new worker: it lives as long as who has started it, and no longer."""
     # Ctrl-C reaches all processes of a terminal. It is for the program to say what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":  # pragma: no branch - tests of this need signals
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # What a function prints is seen at once, and not lost with a worker that is ended.
+    stdout: Any = sys.stdout
+    with suppress(AttributeError):
+        # There may be none.
+        stdout.reconfigure(line_buffering=True)
     Thread(target=_end_with_parent, name="portable_sched parent watch", daemon=True).start()
 
 
 def _end_with_parent() -> None:
     parent: Any = parent_process()
-    parent.join()
+    number = os.getppid()
+    # What the parent has forked holds its end of the pipe too, which then tells nothing.
+    while parent.is_alive() and number == os.getppid():
+        parent.join(_LOOK)
     os._exit(1)  # pragma: no cover - it ends the process that would note it

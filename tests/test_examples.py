@@ -350,3 +350,29 @@ def test_ctrl_c_cancels_the_orders_under_way_and_closes_the_shop(backend) -> Non
     assert (0, "") == (shop.returncode, errors)
     assert ORDER_CUT_SHORT in without_times(rest)
     assert rest.endswith(f"The shop on {backend} is closed.\n")
+
+
+# --- cluster.py ---
+
+
+FURTHEST = "\n\nBelow 200,000 it is 156,159, with 382 steps. Found in "
+
+
+@on_each_backend
+@pytest.mark.parametrize("on", ["here", "processes"])
+def test_the_longest_chain_is_the_same_here_and_on_processes(backend, on) -> None:
+    printed = output_of("cluster.py", "--backend", backend, "--on", on)
+
+    assert "\n8 tasks: 8 completed; " in printed
+    where = {"here": "this", "processes": "another"}[on]
+    assert f"{FURTHEST}{where} process in " in printed
+
+
+@pytest.mark.executors
+@on_each_backend
+def test_the_longest_chain_is_the_same_on_a_dask_cluster(backend) -> None:
+    pytest.importorskip("distributed")
+
+    printed = output_of("cluster.py", "--backend", backend, "--on", "dask")
+
+    assert f"{FURTHEST}another process in " in printed

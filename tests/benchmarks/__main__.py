@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 import checkout  # noqa: F401  (before portable_sched, which it makes findable)
 import engine
+import executors
 import import_time
 import makespan
 import progress
@@ -20,6 +21,7 @@ SUITES = {
     "speed": {"engine": engine.report, "scale": scale.report, "import": import_time.report},
     "makespan": {"makespan": makespan.report},
     "progress": {"progress": progress.report},
+    "executors": {"executors": executors.report},
 }
 
 
@@ -53,4 +55,6 @@ def main() -> None:
             report(options)
 
 
-main()
+# The processes of executors read this file too.
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,15 @@ class Score:
         self.missed += not holds
         return f"{value:.{digits}f} (≤ {target:g} {'ok' if holds else 'miss'})"
 
+    def at_least(self, value: float, target: float | None, digits: int = 2) -> str:
+        """`value` beside the least it may be, if there is one; counted."""
+        if target is None:
+            return f"{value:.{digits}f}"
+        holds = value >= target
+        self.held += holds
+        self.missed += not holds
+        return f"{value:.{digits}f} (≥ {target:g} {'ok' if holds else 'miss'})"
+
     def __str__(self) -> str:
         """How many were held, for the line under a table."""
         return f"{self.held} of {self.held + self.missed} targets held."
