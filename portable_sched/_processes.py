@@ -122,6 +122,7 @@ class ProcessExecutor(Executor):
                 threads = [*self._threads]
             for thread in threads:
                 thread.join()
+            self._threads.clear()
             _forget_ended()
 
     def _hand_out(self) -> list[Callable[[], None]]:

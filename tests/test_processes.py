@@ -1,13 +1,17 @@
 """The processes of `executor="process"`, by themselves: they die and are ended one by one."""
 
+import multiprocessing
 import os
+import pickle
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, NoReturn
@@ -17,6 +21,7 @@ import pytest
 from portable_sched._processes import ProcessExecutor
 
 each = pytest.mark.parametrize
+with_signals = pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,52 @@ def die() -> NoReturn:
     os._exit(3)
 
 
+def die_of(number: int) -> NoReturn:
+    signal.raise_signal(number)
+    raise AssertionError("the signal was ignored")
+
+
+def die_once_there(path: str, until: str) -> NoReturn:
+    write_and_wait(path, until)
+    os._exit(3)
+
+
+def die_while_sending() -> NoReturn:
+    """As one does that is killed for its memory while its large result is on its way."""
+    frame: Any = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    pipe = frame.f_locals["result_queue"]._writer.fileno()
+    os.write(pipe, struct.pack("!i", 1_000_000) + b"the beginning")
+    os._exit(3)
+
+
+def refuse(process: int) -> NoReturn:
+    raise LookupError(f"not to be had outside of {process}")
+
+
+class Rooted:
+    """It can be sent, and not be received."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuse, (os.getpid(),)
+
+
+def rooted_and_deaf(path: str) -> Rooted:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    write(path)
+    return Rooted()
+
+
+def broken_by_itself() -> NoReturn:
+    raise BrokenExecutor("one of my own")
+
+
+def say_and_wait(text: str, path: str) -> None:
+    print(text)
+    write_and_wait(path, "never")
+
+
 def write(path: str) -> int:
     Path(path).write_text(str(os.getpid()))
     return os.getpid()
@@ -80,11 +131,16 @@ def interrupt() -> str:
     return "it went on"
 
 
-def held(executor: ProcessExecutor, folder: Path, name: str) -> tuple[Future[Any], Path]:
+def held(
+    executor: ProcessExecutor,
+    folder: Path,
+    name: str,
+    function: Callable[[str, str], Any] = write_and_wait,
+) -> tuple[Future[Any], Path]:
     """A call that is running, and the file that lets it go on."""
     began, until = folder / f"{name} began", folder / f"{name} may end"
-    future = executor.submit(write_and_wait, str(began), str(until))
-    in_time(began.exists)
+    future = executor.submit(function, str(began), str(until))
+    in_time(lambda: began.exists() and began.read_text())
     return future, until
 
 
@@ -171,6 +227,52 @@ def test_a_call_that_ends_while_it_is_stopped_has_ended_well(
     assert process != executor.submit(pid).result(60)
 
 
+@with_signals
+def test_a_call_can_be_stopped_whose_arguments_are_on_their_way(executor: ProcessExecutor) -> None:
+    process = executor.submit(pid).result()
+    os.kill(process, signal.SIGSTOP)
+    future = executor.submit(len, bytes(10_000_000))
+
+    assert executor.stop(future)
+
+    with pytest.raises(BrokenExecutor):
+        future.result(60)
+    assert process != executor.submit(pid).result(60)
+
+
+def test_a_call_that_is_about_to_tell_its_end_needs_no_stop(
+    executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future, may_go = held(executor, tmp_path, "a")
+    answers: list[bool] = []
+
+    def hand_out() -> list[Callable[[], None]]:
+        answers.append(executor.stop(future))
+        return []
+
+    monkeypatch.setattr(executor, "_hand_out", hand_out)
+    may_go.touch()
+
+    process = future.result(60)
+    monkeypatch.undo()
+    assert [True] == answers
+    assert process == executor.submit(pid).result(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it lists the open files of a process")
+def test_processes_that_were_ended_leave_no_open_files(executor: ProcessExecutor) -> None:
+    counts: list[int] = []
+    for _ in range(6):
+        future = executor.submit(pid)
+        executor.stop(future)
+        wait([future], 60)
+        for thread in executor._threads:
+            thread.join()
+        counts.append(len(os.listdir("/proc/self/fd")))
+
+    assert {counts[1]} == set(counts[1:])
+
+
 def test_what_does_not_run_is_not_stopped(executor: ProcessExecutor) -> None:
     future = executor.submit(pid)
     future.result()
@@ -179,22 +281,65 @@ def test_what_does_not_run_is_not_stopped(executor: ProcessExecutor) -> None:
     assert not executor.stop(future)
 
 
-@each("how", ["exit", "kill"])
+@each(
+    "death",
+    [
+        die,
+        die_while_sending,
+        pytest.param(partial(die_of, getattr(signal, "SIGKILL", 0)), marks=with_signals),
+        pytest.param(partial(die_of, signal.SIGSEGV), marks=with_signals),
+    ],
+    ids=["exit", "while sending", "kill", "segfault"],
+)
 def test_a_process_that_dies_breaks_its_own_call_alone(
-    executor: ProcessExecutor, tmp_path: Path, how: str
+    executor: ProcessExecutor, tmp_path: Path, death: Callable[[], NoReturn]
 ) -> None:
     other, may_go = held(executor, tmp_path, "a")
-    if how == "exit":
-        future = executor.submit(die)
-    else:
-        future, _ = held(executor, tmp_path, "b")
-        os.kill(int((tmp_path / "b began").read_text()), signal.SIGTERM)
 
-    with pytest.raises(BrokenExecutor):
-        future.result(60)
+    with pytest.raises(BrokenExecutor) as caught:
+        executor.submit(death).result(60)
+
+    # Nothing of how the pool came to know of it.
+    assert caught.value.__cause__ is None
     may_go.touch()
     assert other.result(60)
     assert executor.submit(pid).result(60)
+
+
+def test_a_result_that_cannot_be_loaded_breaks_its_own_call_alone(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    """And its process is ended, also where that is not to be had by asking."""
+    other, may_go = held(executor, tmp_path, "a")
+
+    with pytest.raises(BrokenExecutor) as caught:
+        executor.submit(rooted_and_deaf, str(tmp_path / "rooted")).result(60)
+
+    process = int((tmp_path / "rooted").read_text())
+    assert f"not to be had outside of {process}" in str(caught.value.__cause__)
+    in_time(lambda: not is_alive(process))
+    may_go.touch()
+    assert other.result(60)
+
+
+def test_an_argument_that_cannot_be_sent_costs_no_process(executor: ProcessExecutor) -> None:
+    process = executor.submit(pid).result()
+
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        executor.submit(id, threading.Lock()).result(60)
+
+    assert process == executor.submit(pid).result(60)
+
+
+def test_a_function_may_raise_what_a_pool_raises_that_broke() -> None:
+    executor = ProcessExecutor(1)
+    with pytest.raises(BrokenExecutor, match="one of my own"):
+        executor.submit(broken_by_itself).result(60)
+    process = executor.submit(pid).result(60)
+
+    executor.shutdown()
+
+    assert not is_alive(process)
 
 
 def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(
@@ -209,12 +354,52 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(
     assert process != executor.submit(pid).result(60)
 
 
+@each("what", ["__init__", "_adjust_process_count", "_start_executor_manager_thread"])
+def test_a_process_that_cannot_be_started_fails_the_calls_it_was_for(
+    executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Those that wait too; and what was there of it by then does not stay."""
+    dying = [held(executor, tmp_path, name, die_once_there) for name in "ab"]
+    waiting = [executor.submit(pid) for _ in range(3)]
+    before = set(multiprocessing.active_children())
+
+    def fail_to_start(*_: object, **__: object) -> NoReturn:
+        raise OSError("no file is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessPoolExecutor, what, fail_to_start)
+        for _, may_go in dying:
+            may_go.touch()
+        errors = [future.exception(60) for future in waiting]
+        wait([future for future, _ in dying], 60)
+
+    assert ["no file is left"] * 3 == [str(error) for error in errors]
+    in_time(lambda: set(multiprocessing.active_children()) <= before)
+    assert executor.submit(pid).result(60)
+
+
+def test_who_hears_of_an_end_may_make_the_next_call(executor: ProcessExecutor) -> None:
+    """Also in a thread that a broken pool still needs."""
+    nexts: list[Future[Any]] = []
+    for function in (pid, die):
+        future: Future[Any] = executor.submit(function)
+        future.add_done_callback(lambda _: nexts.append(executor.submit(pid)))
+        wait([future], 60)
+    in_time(lambda: len(nexts) == 2)
+
+    assert all(future.result(60) for future in nexts)
+
+
 def test_what_a_call_prints_is_seen(tmp_path: Path) -> None:
+    """At once: the worker is ended afterwards."""
+    began = str(tmp_path / "began")
     ran = run_program(
         tmp_path,
-        """
+        f"""
         executor = ProcessExecutor(1)
-        executor.submit(print, "from the worker", flush=True).result()
+        future = executor.submit(say_and_wait, "from the worker", {began!r})
+        in_time(Path({began!r}).exists)
+        executor.stop(future)
         executor.shutdown()
         """,
     )
@@ -222,9 +407,34 @@ def test_what_a_call_prints_is_seen(tmp_path: Path) -> None:
     assert (0, "from the worker\n", "") == (ran.returncode, ran.stdout, ran.stderr)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@with_signals
 def test_ctrl_c_is_for_the_program_to_deal_with(shared: ProcessExecutor) -> None:
     assert "it went on" == shared.submit(interrupt).result()
+
+
+@with_signals
+def test_ctrl_c_does_no_harm_while_a_process_starts(tmp_path: Path) -> None:
+    ran = run_program(
+        tmp_path,
+        """
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        executor = ProcessExecutor(1)
+        future = executor.submit(pid)
+        while not future.done():
+            os.killpg(0, signal.SIGINT)
+        print(future.result() != os.getpid())
+        executor.shutdown()
+        """,
+    )
+
+    assert (0, "True\n", "") == (ran.returncode, ran.stdout, ran.stderr)
+
+
+@with_signals
+def test_what_processes_start_hears_of_signals(shared: ProcessExecutor) -> None:
+    assert set() == shared.submit(signal.pthread_sigmask, signal.SIG_BLOCK, set()).result()
+    assert set() == signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_no_process_and_no_thread_remains_after_shutdown() -> None:
@@ -278,6 +488,19 @@ def test_a_shutdown_need_not_wait(tmp_path: Path) -> None:
     in_time(lambda: not is_alive(process))
 
 
+def test_a_shutdown_that_did_not_wait_can_be_followed_by_one_that_does(tmp_path: Path) -> None:
+    executor = ProcessExecutor(2)
+    future, may_go = held(executor, tmp_path, "a")
+    idle = executor.submit(pid).result()
+    executor.shutdown(wait=False)
+    may_go.touch()
+
+    executor.shutdown()
+
+    assert future.done()
+    assert [False, False] == [is_alive(process) for process in (idle, future.result())]
+
+
 def test_there_are_no_calls_after_a_shutdown(executor: ProcessExecutor) -> None:
     executor.shutdown()
 
@@ -319,12 +542,17 @@ def run_program(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
     """Run a program of its own, which uses a `ProcessExecutor`."""
     return subprocess.run(
         command(folder, body),
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
+
+
+def environment() -> dict[str, str]:
+    there = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return there | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONWARNINGS": "ignore"}
 
 
 def command(folder: Path, body: str) -> list[str]:
@@ -347,13 +575,71 @@ def test_a_program_that_forgets_the_shutdown_ends_and_leaves_nothing(tmp_path: P
     in_time(lambda: not is_alive(int(ran.stdout)))
 
 
+@each("last", ["executor.submit(die).exception()", "executor.stop(executor.submit(pid))"])
+def test_a_program_that_forgets_an_executor_whose_process_dies_ends(
+    tmp_path: Path, last: str
+) -> None:
+    ran = run_program(
+        tmp_path,
+        f"""
+        executor = ProcessExecutor(1)
+        {last}
+        executor.shutdown(wait=False)
+        del executor
+        """,
+    )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+
+
+def test_a_program_that_ends_fails_the_calls_that_wait(tmp_path: Path) -> None:
+    """Or else whoever waits for them in a thread would keep it from ending."""
+    began, until = str(tmp_path / "began"), tmp_path / "may end"
+    ran = run_program(
+        tmp_path,
+        f"""
+        executor = ProcessExecutor(1)
+        executor.submit(write_and_wait, {began!r}, {str(until)!r})
+        futures = [executor.submit(pid) for _ in range(200)]
+        def look():
+            threading.main_thread().join()
+            Path({str(until)!r}).touch()
+            print(len(wait(futures).done))
+        threading.Thread(target=look).start()
+        """,
+    )
+
+    assert (0, "200\n", "") == (ran.returncode, ran.stdout, ran.stderr)
+
+
 def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     """Also where a call would go on for a minute."""
     began = tmp_path / "began"
     body = f"ProcessExecutor(1).submit(write_and_wait, {str(began)!r}, 'never').result()"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    with subprocess.Popen(command(tmp_path, body), env=environment) as program:
+    with subprocess.Popen(command(tmp_path, body), env=environment()) as program:
         in_time(lambda: began.exists() and began.read_text())
         program.kill()
 
     in_time(lambda: not is_alive(int(began.read_text())))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked there")
+def test_a_program_that_is_killed_leaves_nothing_beside_what_it_has_forked(tmp_path: Path) -> None:
+    """A process that was forked keeps open what was, and so the program does not seem to end."""
+    began, forked = tmp_path / "began", tmp_path / "forked"
+    body = f"""
+        future = ProcessExecutor(1).submit(write_and_wait, {str(began)!r}, "never")
+        in_time(Path({str(began)!r}).exists)
+        if not os.fork():
+            write({str(forked)!r})
+            time.sleep(3600)
+        future.result()
+        """
+    with subprocess.Popen(command(tmp_path, body), env=environment()) as program:
+        in_time(lambda: forked.exists() and forked.read_text() and began.read_text())
+        program.kill()
+    try:
+        in_time(lambda: not is_alive(int(began.read_text())))
+        assert is_alive(int(forked.read_text()))
+    finally:
+        os.kill(int(forked.read_text()), signal.SIGKILL)
