@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from portable_sched import (
@@ -284,6 +284,7 @@ def test_random_graphs_end_as_they_should(tmp_path: Path, run_on_backend: Any) -
 
     @few
     @given(plans(["cpu", "process", None], ["die", "raise", "exit", "unpicklable"]))
+    @example([Plan(0, "cpu", fails=3, how="die"), *(Plan(at, "cpu") for at in range(1, 6))])
     def judged(graph: list[Plan]) -> None:
         path = ways.next_path()
 
