@@ -203,7 +203,7 @@ def _sleep() -> None:
     time.sleep(2)
 
 
-def _die() -> NoReturn:
+def _die() -> NoReturn:  # pragma: no cover - it ends the process that would note it
     os._exit(3)
 
 

@@ -221,7 +221,8 @@ def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]
 
 def _without_end_of_file(error: BaseException) -> BaseException:
     """What a call has ended with, less the pool's account of how a pipe came to its end."""
-    if isinstance(error, BrokenExecutor) and "EOFError" in str(error.__cause__):
+    account = str(error.__cause__)
+    if isinstance(error, BrokenExecutor) and ("EOFError" in account or "end of file" in account):
         error.__cause__ = None
     return error
 

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor as Threads
 from contextlib import (
@@ -50,8 +51,9 @@ from portable_sched import (
     WorkerDiedError,
     carry,
 )
-from portable_sched._envelope import Call, RemoteFailure, Sent, carry_out
+from portable_sched._envelope import Call, RemoteFailure, Sent, _Link, carry_out, result_of
 from portable_sched._pools import Pool
+from portable_sched._standard_executors import _processors
 
 pytestmark = pytest.mark.anyio
 
@@ -465,6 +467,23 @@ async def test_interpreters_need_no_set_up(  # pragma: no cover - as it says
     assert isinstance(results["exit"].exception, RemoteTaskError)
 
 
+async def test_there_is_one_interpreter_for_each_processor(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_for: list[int] = []
+
+    def pool(workers: int) -> Threads:
+        made_for.append(workers)
+        return Threads(workers)
+
+    monkeypatch.setattr(futures, "InterpreterPoolExecutor", pool, raising=False)
+    registry.task("there", executor="interpreter")(one)
+
+    assert (await TaskScheduler(registry).run()).ok
+
+    assert [_processors()] == made_for
+
+
 async def test_any_callable_can_be_sent(registry: TaskRegistry, pool: ProcessPoolExecutor) -> None:
     registry.task(executor="cpu")(one)
     registry.task("partial", executor="cpu")(partial(max, 7))
@@ -653,6 +672,25 @@ def test_a_failure_tells_in_logs_what_it_brings() -> None:
     assert [expected, expected] == [repr(there), repr(here)]
     # It may be sent on.
     assert "no such row" == str(pickle.loads(pickle.dumps(here)).unpacked("load"))
+
+
+def test_a_function_may_be_sent_on_by_a_worker() -> None:
+    there = pickle.loads(pickle.dumps(Sent(one)))
+
+    assert 1 == pickle.loads(pickle.dumps(there)).load()()
+
+
+@each("pickled", [pickle.dumps(7), b"no pickle at all"])
+def test_what_is_no_exception_here_is_told_as_a_text(pickled: bytes) -> None:
+    link = _Link(pickled, "app.Odd", "row 1", "Traceback ...", is_cause=False)
+
+    assert "Task 'load' raised in a worker: app.Odd: row 1" == str(link.loaded("load"))
+
+
+def test_an_event_loop_needs_no_sniffio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sniffio", raising=False)
+
+    assert result_of(is_asyncio(), "asyncio")
 
 
 # What cannot be pickled
@@ -1479,6 +1517,24 @@ async def test_an_argument_that_an_executor_refuses_at_once_is_named(
     results = await scheduler.run(inputs={"given": (item for item in ())})
 
     assert "the parameter 'given'" == results["load"].exception.part
+
+
+async def test_an_argument_is_named_without_cloudpickle_too(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    registry.task("load", executor="cpu")(identity)
+    held = Held()
+    held.refusal = TypeError("no")
+    scheduler = TaskScheduler(registry, executors={"cpu": held})
+
+    results = await scheduler.run(inputs={"given": (item for item in ())})
+
+    error = results["load"].exception
+    assert ("the parameter 'given'", "TypeError: cannot pickle 'generator' object") == (
+        error.part,
+        error.reason,
+    )
 
 
 # Limits

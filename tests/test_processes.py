@@ -111,7 +111,7 @@ def broken_by_itself() -> NoReturn:
 
 
 def say_and_wait(text: str, path: str) -> None:
-    print(text)
+    print(text)  # noqa: T201 - it is what the test is about
     write_and_wait(path, "never")
 
 
@@ -261,16 +261,18 @@ def test_a_call_that_is_about_to_tell_its_end_needs_no_stop(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it lists the open files of a process")
 def test_processes_that_were_ended_leave_no_open_files(executor: ProcessExecutor) -> None:
-    counts: list[int] = []
-    for _ in range(6):
+    def end_one() -> int:
         future = executor.submit(pid)
         executor.stop(future)
         wait([future], 60)
         for thread in executor._threads:
             thread.join()
-        counts.append(len(os.listdir("/proc/self/fd")))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
-    assert {counts[1]} == set(counts[1:])
+    # What is left of the last one is cleared up with the next.
+    before = max(end_one() for _ in range(3))
+
+    assert max(end_one() for _ in range(20)) < before + 20
 
 
 def test_what_does_not_run_is_not_stopped(executor: ProcessExecutor) -> None:
@@ -557,7 +559,7 @@ def environment() -> dict[str, str]:
 
 def command(folder: Path, body: str) -> list[str]:
     head = f"""
-        import os, sys, time
+        import concurrent.futures.process, os, sys, threading, time
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_processes import *
         if __name__ == "__main__":
@@ -602,7 +604,7 @@ def test_a_program_that_ends_fails_the_calls_that_wait(tmp_path: Path) -> None:
         executor.submit(write_and_wait, {began!r}, {str(until)!r})
         futures = [executor.submit(pid) for _ in range(200)]
         def look():
-            threading.main_thread().join()
+            in_time(lambda: concurrent.futures.process._global_shutdown)
             Path({str(until)!r}).touch()
             print(len(wait(futures).done))
         threading.Thread(target=look).start()
