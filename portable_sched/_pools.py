@@ -46,10 +46,9 @@ from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
 from ._transport import (
     FUNCTION,
-    RESULT,
-    has_lost_the_result,
     not_picklable,
     what_cannot_go,
+    what_went_wrong,
 )
 
 # Seconds below which a call is short.
@@ -249,11 +248,7 @@ class Pool:
             return not_picklable(call.task, self.name, FUNCTION, error_text(raised), raised)
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
-        executor = opened.executor
-        blamed = what_cannot_go(executor, self.name, call, values, definition, error)
-        if blamed is not None or not has_lost_the_result(executor, error):
-            return blamed or error
-        return not_picklable(call.task, self.name, RESULT, error_text(error), error)
+        return what_went_wrong(opened.executor, self.name, call, values, definition, error)
 
     async def _can_begin(self, task: str, *, alone: bool) -> None:
         """Wait until the executor is open, or until there are no suspects any more."""

@@ -17,9 +17,16 @@ def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _processes() -> Executor:
-    # Here, since it brings in `multiprocessing`.
+    # Here, since they bring in `multiprocessing`.
+    from multiprocessing import process  # noqa: PLC0415
+
     from ._processes import ProcessExecutor  # noqa: PLC0415
 
+    if getattr(process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "this is a worker that has begun to read the program, which runs the tasks as soon as "
+            'it is read. Put what runs them under `if __name__ == "__main__":`.'
+        )
     return ProcessExecutor(_processors())
 
 

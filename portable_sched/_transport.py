@@ -10,17 +10,21 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ._envelope import Call
-from ._errors import NotPicklableError, error_text
+from ._errors import ExecutorError, NotPicklableError, error_text
 from ._tasks import TaskDef
 
 # Where those executors come from whose workers have this program's `__main__`.
-_NEAR: Final = ("concurrent.futures.process", "concurrent.futures.thread", "portable_sched.")
+_NEAR: Final = (
+    *("concurrent.futures.process", "concurrent.futures.thread"),
+    "portable_sched._processes",
+)
 
 # And those that pickle by nothing but `pickle`.
 _PLAIN: Final = ("concurrent.", "portable_sched._processes")
 
-# And those whose calls end with nothing else that is not of the function's.
-_POOLS: Final = (*_PLAIN, "loky.")
+# What pools of processes, loky's too, give an exception for a cause that was raised on the other
+# side, or on the way there.
+_RAISED_THERE: Final = "_RemoteTraceback"
 
 FUNCTION: Final = "the function"
 RESULT: Final = "the result"
@@ -70,10 +74,37 @@ def what_cannot_go(  # noqa: PLR0917 - its callers pass what they have, each of 
     return None
 
 
-def has_lost_the_result(executor: object, error: BaseException) -> bool:
-    """Whether a call whose parts can all be pickled has failed because its result cannot."""
-    is_pool = type(executor).__module__.startswith(_POOLS)
-    return is_pool or isinstance(error, (pickle.PicklingError, TypeError, AttributeError))
+def what_went_wrong(  # noqa: PLR0917 - as above
+    executor: object,
+    name: str,
+    call: Call,
+    values: Sequence[Any],
+    definition: TaskDef,
+    error: BaseException,
+) -> BaseException:
+    """What an attempt has failed with whose call has ended with no failure of the function's.
+
+    Args:
+        executor: where it was sent; and so the others.
+        name: see there.
+        call: see there.
+        values: see there.
+        definition: see there.
+        error: what it has ended with.
+    """
+    blamed = what_cannot_go(executor, name, call, values, definition, error)
+    if blamed is not None:
+        return blamed
+    # Of what has no such cause, an interpreter say, those are what pickling raises.
+    was_raised_there = type(error.__cause__).__name__ == _RAISED_THERE
+    if was_raised_there or isinstance(error, (pickle.PicklingError, TypeError, AttributeError)):
+        return not_picklable(call.task, name, RESULT, error_text(error), error)
+    if is_far(executor):
+        return error
+    # Of ours and of the standard library's: a process could not be started, say.
+    failure = ExecutorError(call.task, name, f"it gave up the call: {error_text(error)}")
+    failure.__cause__ = error
+    return failure
 
 
 def not_picklable(

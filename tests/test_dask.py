@@ -527,6 +527,26 @@ async def test_a_cluster_that_runs_elsewhere_is_found_by_its_address(
     assert 250_000.0 == results["total"].result
 
 
+@each("backend", ["asyncio", "trio"])
+def test_functions_of_a_program_go_there_by_value(tmp_path: Path, backend: str) -> None:
+    """Its workers know nothing of that program."""
+    program = Path(__file__).parent.parent / "examples" / "cluster.py"
+    if not program.is_file():
+        pytest.skip("the examples are not beside the tests")
+    with commands(tmp_path) as (address, _):
+        arguments = ["--on", "dask", "--address", address, "--backend", backend]
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", str(program), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    assert "it is 156,159, with 382 steps" in ran.stdout
+
+
 async def test_a_scheduler_that_is_lost_fails_what_runs_and_the_run_ends(
     registry: TaskRegistry, tmp_path: Path
 ) -> None:

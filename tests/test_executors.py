@@ -1473,6 +1473,55 @@ async def test_retries_and_backoff_hold_in_an_executor(
     assert (3, 3) == (result.attempts, len(result.failures))
 
 
+async def test_a_process_that_cannot_be_started_fails_the_attempt(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_to_start(*_: object) -> NoReturn:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_adjust_process_count", fail_to_start)
+    monkeypatch.setattr(ProcessPoolExecutor, "_launch_processes", fail_to_start)
+    registry.task("load", executor="process")(one)
+
+    result = (await TaskScheduler(registry).run())["load"]
+
+    assert (
+        "ExecutorError: Task 'load' could not run in the executor 'process': it gave up the call: "
+        "OSError: no more processes"
+    ) == result.error
+
+
+def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        dedent("""
+        import asyncio
+        from portable_sched import TaskScheduler, task
+
+        @task(executor="process")
+        def load():
+            return 1
+
+        print(asyncio.run(TaskScheduler().run())[0].error)
+        """)
+    )
+    ran = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    assert (
+        "ExecutorError: Task 'load' could not run in the executor 'process': opening it failed: "
+        "RuntimeError: this is a worker that has begun to read the program, which runs the tasks "
+        'as soon as it is read. Put what runs them under `if __name__ == "__main__":`.\nNone\n'
+    ) == ran.stdout
+
+
 async def test_a_call_that_the_executor_gives_up_fails_the_attempt(registry: TaskRegistry) -> None:
     registry.task("load", executor="cpu")(one)
     held = Held()
