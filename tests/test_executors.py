@@ -94,6 +94,12 @@ async def in_time(condition: Callable[[], object]) -> None:
             await anyio.sleep(0.01)
 
 
+async def settle() -> None:
+    """Let all that may go on come to where it waits."""
+    for _ in range(50):
+        await checkpoint()
+
+
 class Held(Executor):
     """Has calls until the test ends them."""
 
@@ -135,6 +141,13 @@ class Held(Executor):
 
     def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
         self.shutdowns.append(wait)
+
+
+async def finish_all(held: Held) -> None:
+    """Let the calls end, and those that come after them."""
+    while held.calls:
+        held.finish(*list(held.calls))
+        await settle()
 
 
 @contextmanager
@@ -884,8 +897,7 @@ async def test_suspects_are_called_once_more_one_at_a_time(registry: TaskRegistr
             for _ in range(3):
                 await until(lambda: second.calls)
                 [name] = second.calls
-                for _ in range(20):
-                    await checkpoint()
+                await settle()
                 assert [name] == list(second.calls)
                 second.finish(name)
 
@@ -951,8 +963,7 @@ async def test_others_wait_until_there_are_no_suspects_any_more(registry: TaskRe
             first.break_down()
             await in_time(lambda: second.taken)
             may_go.set()
-            for _ in range(20):
-                await checkpoint()
+            await settle()
             assert 1 == len(second.taken)
             second.finish(*second.taken)
             await until(lambda: second.calls)
@@ -983,8 +994,7 @@ async def test_suspects_wait_for_who_was_before_them(registry: TaskRegistry) -> 
             may_go.set()
             await in_time(lambda: second.taken)
             first.break_down()
-            for _ in range(50):
-                await checkpoint()
+            await settle()
             assert ["between"] == second.taken
             second.finish("between")
             for _ in range(2):
@@ -1596,16 +1606,12 @@ async def test_an_executor_has_as_many_calls_as_workers(registry: TaskRegistry) 
     scheduler = TaskScheduler(registry, executors={"cpu": held})
     async with running(scheduler):
         await until(lambda: len(held.calls) == 2)
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         assert ["0", "1"] == held.taken
         assert "wants a place in the executor `cpu`, held by '0', '1'" in str(
             scheduler.explain("5")
         )
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
     assert {"executor cpu"} == set(scheduler.results.resources)
 
@@ -1636,13 +1642,9 @@ async def test_while_calls_are_short_there_are_as_many_again(registry: TaskRegis
         await until(lambda: len(held.calls) == 2)
         held.finish("0")
         await until(lambda: len(held.calls) == 4)
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         assert 5 == len(held.taken)
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
 
 async def test_when_calls_take_long_again_there_are_no_more_than_workers(
@@ -1658,16 +1660,11 @@ async def test_when_calls_take_long_again_there_are_no_more_than_workers(
         monkeypatch.setattr("portable_sched._pools._SHORT", 0.0)
         held.finish("1")
         await until(lambda: "1" not in held.calls)
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         held.finish("2")
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         assert 2 == len(held.calls)
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
 
 async def test_how_far_to_look_ahead_may_be_for_the_executor_to_say(
@@ -1680,13 +1677,9 @@ async def test_how_far_to_look_ahead_may_be_for_the_executor_to_say(
         await until(lambda: held.calls)
         held.finish("0")
         await until(lambda: len(held.calls) == 6)
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         assert 7 == len(held.taken)
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
 
 async def test_of_an_executor_that_does_not_say_all_calls_are_in_flight(
@@ -1707,13 +1700,9 @@ async def test_the_limit_may_be_for_the_user_to_say(registry: TaskRegistry) -> N
     resources = {"executor cpu": 7}
     async with running(TaskScheduler(registry, executors={"cpu": held}, resources=resources)):
         await until(lambda: len(held.calls) == 7)
-        for _ in range(50):
-            await checkpoint()
+        await settle()
         assert 7 == len(held.calls)
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
 
 async def test_a_task_that_waits_for_an_executor_holds_no_slot(registry: TaskRegistry) -> None:
@@ -1730,10 +1719,7 @@ async def test_a_task_that_waits_for_an_executor_holds_no_slot(registry: TaskReg
     async with running(TaskScheduler(registry, executors={"cpu": held}, max_concurrency=2)):
         await until(lambda: len(others) == 3)
         assert ["0"] == held.taken
-        while held.calls:
-            held.finish(*list(held.calls))
-            for _ in range(50):
-                await checkpoint()
+        await finish_all(held)
 
 
 async def test_a_second_run_knows_how_many_workers_there_were(registry: TaskRegistry) -> None:
