@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from portable_sched import WorkerDiedError
+from portable_sched._contract import _a_dead_worker
 from portable_sched._envelope import RemoteFailure
 from portable_sched._processes import ProcessExecutor
 from portable_sched.testing import ExecutorReport, check_executor
@@ -167,9 +170,32 @@ def test_an_executor_that_does_not_tell_of_deaths_is_found_out() -> None:
     with pytest.raises(AssertionError) as caught:
         check_executor(Brittle)
 
-    text = str(caught.value)
-    assert "- a worker that dies fails the attempt with WorkerDiedError: got OSError(" in text
-    assert "- a worker that dies fails no other task: [TaskResult(" in text
+    line = "- a worker that dies fails the attempt with WorkerDiedError: got OSError("
+    assert line in str(caught.value)
+
+
+class Results(dict[str, Any]):
+    """They are gone through as those of a run."""
+
+    def __iter__(self) -> Any:
+        return iter(self.values())
+
+
+def test_an_executor_in_which_others_die_too_is_found_out() -> None:
+    died = WorkerDiedError("culprit", "checked", ["culprit"])
+
+    def run(registry: Any) -> Any:
+        return Results(
+            {
+                name: SimpleNamespace(task_name=name, ok=ok, exception=None if ok else died)
+                for name, ok in {"culprit": False, "first": False, "second": True}.items()
+            }
+        )
+
+    [line] = _a_dead_worker(run)
+
+    assert line.startswith("a worker that dies fails no other task: [namespace(task_name='first'")
+    assert "second" not in line
 
 
 class Stuck(ThreadPoolExecutor):
