@@ -11,7 +11,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, assert_type
@@ -31,14 +32,17 @@ from portable_sched import (
     DependencyFailedError,
     DuplicateTaskError,
     Event,
+    ExecutorError,
     FailurePolicy,
     Graph,
     InputError,
     LifetimeError,
     NoRetry,
+    NotPicklableError,
     Parameter,
     ParameterError,
     Priority,
+    RemoteTaskError,
     ResourceError,
     ResultOf,
     ResultTypeWarning,
@@ -57,11 +61,22 @@ from portable_sched import (
     TaskScheduler,
     TaskStatus,
     TaskTimeoutError,
+    UnknownExecutorError,
     UnknownTargetError,
+    WorkerDiedError,
+    carry,
     clear_registry,
     task,
 )
-from portable_sched.testing import Finding, PlannedFailure, Recorder, VirtualTimeLoop, run_graph
+from portable_sched.testing import (
+    ExecutorReport,
+    Finding,
+    PlannedFailure,
+    Recorder,
+    VirtualTimeLoop,
+    check_executor,
+    run_graph,
+)
 
 # The decorator's forms keep the signature.
 
@@ -512,3 +527,27 @@ def read_errors(error: TaskError) -> None:
         assert_type(error.problem, str)
     warning: type[UserWarning] = ResultTypeWarning
     assert_type(warning.__name__, str)
+
+
+def read_errors_of_executors(error: TaskError) -> None:
+    if isinstance(error, UnknownExecutorError):
+        assert_type(error.known, tuple[str, ...])
+    if isinstance(error, RemoteTaskError):
+        assert_type(error.kind, str)
+        assert_type(error.traceback, str)
+    if isinstance(error, WorkerDiedError):
+        assert_type(error.running, tuple[str, ...])
+    if isinstance(error, NotPicklableError):
+        assert_type(error.part, str)
+    if isinstance(error, ExecutorError):
+        assert_type(error.reason, str)
+
+
+def executors(mine: Executor) -> None:
+    task("l", executor="process")(fetch)
+    TaskScheduler(executors={"given": mine, "threads": ThreadPoolExecutor(2)})
+    TaskScheduler(executors={"made": lambda: ProcessPoolExecutor(2), "class": ProcessPoolExecutor})
+    carry(nullcontext, "an argument")
+    report = check_executor(lambda: ThreadPoolExecutor(1), backend="trio")
+    assert_type(report, ExecutorReport)
+    assert_type(report.workers, int | None)
