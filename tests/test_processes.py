@@ -591,7 +591,9 @@ def test_a_program_that_forgets_an_executor_whose_process_dies_ends(
         """,
     )
 
-    assert (0, "") == (ran.returncode, ran.stderr)
+    # Python 3.11 may wake a pool, as it ends, that has just closed what it is woken by.
+    errors = "" if sys.version_info < (3, 12) and "thread_wakeup" in ran.stderr else ran.stderr
+    assert (0, "") == (ran.returncode, errors)
 
 
 def test_a_program_that_ends_fails_the_calls_that_wait(tmp_path: Path) -> None:
