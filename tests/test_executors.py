@@ -203,7 +203,7 @@ async def structured(one: int) -> list[int]:
         async with anyio.create_task_group() as group:
             for number in (2, 1):
                 group.start_soon(add, number)
-    return found
+    return sorted(found)
 
 
 def awaitable_in_disguise() -> Any:
@@ -1280,7 +1280,7 @@ async def test_no_process_remains_however_the_run_ends(
     async def decides() -> None:
         if ending == "success":
             return
-        await in_time(path.exists)
+        await in_time(lambda: path.exists() and path.read_text())
         if ending == "cancelled":
             scope.cancel()
             await anyio.sleep(3600)
