@@ -1972,7 +1972,8 @@ def test_a_program_that_ends_its_event_loop_ends_its_processes(tmp_path: Path) -
         async def main():
             scheduler = TaskScheduler(registry, executors={{"cpu": spawned}})
             running = asyncio.ensure_future(scheduler.run())
-            while not all(pathlib.Path(path + name).exists() for name in "ab"):
+            written = [pathlib.Path(path + name) for name in "ab"]
+            while not all(one.exists() and one.read_text() for one in written):
                 await asyncio.sleep(0.01)
 
         if __name__ == "__main__":
