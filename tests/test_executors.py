@@ -108,6 +108,7 @@ class Held(Executor):
         self.taken: list[str] = []
         self.shutdowns: list[bool] = []
         self.refusal: Exception | None = None
+        self.begins: set[str] = set()
         if workers is not None:
             self.workers = workers
         vars(self).update(abilities)
@@ -117,13 +118,12 @@ class Held(Executor):
             raise self.refusal
         future: Future[Any] = Future()
         name = args[0].task
+        if name in self.begins:
+            # It can be cancelled no more.
+            future.set_running_or_notify_cancel()
         self.taken.append(name)
         self.calls[name] = future, partial(fn, *args, **kwargs)
         return future
-
-    def begin(self, name: str) -> None:
-        """From here on the call cannot be cancelled."""
-        assert self.calls[name][0].set_running_or_notify_cancel()
 
     def finish(self, *names: str) -> None:
         for name in names:
@@ -1352,11 +1352,10 @@ async def test_a_call_that_runs_is_stopped_where_the_executor_can(
     registry: TaskRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     stopped: list[Future[Any]] = []
-    held = Held(stop=lambda future: not stopped.append(future))
+    held = Held(stop=lambda future: not stopped.append(future), begins={"load"})
     registry.task("load", executor="cpu", timeout=0.1)(one)
     async with running(TaskScheduler(registry, executors={"cpu": held})):
-        await until(lambda: held.calls)
-        held.begin("load")
+        await in_time(lambda: held.calls)
 
     assert [held.calls["load"][0]] == stopped
     assert [] == caplog.records
@@ -1366,11 +1365,10 @@ async def test_a_call_that_runs_is_stopped_where_the_executor_can(
 async def test_a_call_that_cannot_be_stopped_goes_on_by_itself(
     registry: TaskRegistry, caplog: pytest.LogCaptureFixture, can_stop: Any
 ) -> None:
-    held = Held() if can_stop is None else Held(stop=can_stop)
+    held = Held(begins={"load"}) if can_stop is None else Held(stop=can_stop, begins={"load"})
     registry.task("load", executor="cpu", timeout=0.1)(one)
     async with running(TaskScheduler(registry, executors={"cpu": held})):
-        await until(lambda: held.calls)
-        held.begin("load")
+        await in_time(lambda: held.calls)
 
     [record] = caplog.records
     assert (logging.WARNING, "portable_sched") == (record.levelno, record.name)
@@ -1385,15 +1383,14 @@ async def test_a_call_that_cannot_be_stopped_goes_on_by_itself(
 async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
     registry: TaskRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry.task("a", executor="cpu", timeout=0.1)(one)
+    registry.task("a", executor="cpu", timeout=1)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])  # noqa: ASYNC220 - it starts at once
-    first, second = Held(_processes={1: process}), Held()
+    first, second = Held(_processes={1: process}, begins={"a"}), Held()
     with made(first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
             await in_time(lambda: first.calls)
-            first.begin(next(iter(first.calls)))
             await in_time(lambda: second.taken)
             second.finish("c")
             # Somebody still waits for what it has.
@@ -1415,10 +1412,9 @@ async def test_an_executor_that_is_made_twice_goes_on(registry: TaskRegistry) ->
     registry.task("a", executor="cpu", timeout=0.1)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
-    held = Held(_processes={1: SimpleNamespace(pid="none that could be killed")})
+    held = Held(_processes={1: SimpleNamespace(pid="none that could be killed")}, begins={"a"})
     async with running(TaskScheduler(registry, executors={"cpu": lambda: held})) as run:
         await in_time(lambda: held.calls)
-        held.begin("a")
         await in_time(lambda: "c" in held.calls)
         held.finish("b", "c")
 
@@ -1432,11 +1428,10 @@ async def test_an_executor_that_is_made_again_after_its_end_is_shut_down_first(
     registry.task("a", executor="cpu", timeout=0.1)(one)
     registry.task("b", executor="cpu", after=["a"])(one)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])  # noqa: ASYNC220 - it starts at once
-    first, second = Held(_processes={1: process}), Held()
+    first, second = Held(_processes={1: process}, begins={"a"}), Held()
     with made(first, first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
             await in_time(lambda: first.calls)
-            first.begin("a")
             await in_time(lambda: second.calls)
             assert [True] == first.shutdowns
             second.finish("b")
