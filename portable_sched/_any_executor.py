@@ -31,8 +31,10 @@ def end_processes(executor: Any) -> bool:
     # A newer Python has `kill_workers()`, which does the same. Not `kill()`, which loky's have not.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, _KILL)
+        # The number of one that has ended may be another's by now.
+        if process.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, _KILL)
     return bool(processes)
 
 

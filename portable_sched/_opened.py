@@ -2,9 +2,24 @@
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from typing import Any
+from typing import Any, NamedTuple
 
+from anyio import Event
+
+from ._any_executor import end_processes
 from ._transport import is_far
+
+
+class InFlight(NamedTuple):
+    """A call that an executor has.
+
+    Attributes:
+        task: the task that it is of.
+        is_over: set when there is nothing more to wait for.
+    """
+
+    task: str
+    is_over: Event
 
 
 class Opened:
@@ -15,7 +30,7 @@ class Opened:
         submit: how it is given a call.
         keep: how it is given one whose result may stay there.
         is_far: whether its workers may know nothing of this program's `__main__`.
-        in_flight: the calls that it has, and the tasks that they are of.
+        in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         is_ended: whether its processes have been ended.
         running: the tasks that were there when it broke; None as long as it works.
@@ -37,7 +52,7 @@ class Opened:
         self.submit: Callable[..., Future[Any]] = executor.submit
         self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
         self.is_far = is_far(executor)
-        self.in_flight: dict[Future[Any], str] = {}
+        self.in_flight: dict[Future[Any], InFlight] = {}
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
@@ -47,10 +62,14 @@ class Opened:
         if self.running is None:
             # What has ended well before that had nothing to do with it.
             self.running = tuple(
-                task
-                for future, task in self.in_flight.items()
+                call.task
+                for future, call in self.in_flight.items()
                 if not future.done() or _has_broken(future)
             )
+            # Python 3.11 may forget calls that come while it breaks, and a process that it starts.
+            if end_processes(self.executor):
+                for call in self.in_flight.values():
+                    call.is_over.set()
         return self.running
 
 

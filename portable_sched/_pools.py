@@ -41,7 +41,7 @@ from ._checks import shown
 from ._envelope import Call, RemoteFailure, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
-from ._opened import Opened
+from ._opened import InFlight, Opened
 from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
 from ._transport import (
@@ -201,18 +201,18 @@ class Pool:
             has_broken = True
         error: BaseException | None = None
         began = self._clock()
-        done = Event()
-        future.add_done_callback(partial(self._waker, done))
+        is_over = opened.in_flight[future].is_over
+        future.add_done_callback(partial(self._waker, is_over))
         try:
             try:
-                await done.wait()
+                await is_over.wait()
             except BaseException:
                 self._give_up(opened, future, task)
                 raise
             self._note_that_it_took(self._clock() - began)
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
-            error = future.exception()
+            error = future.exception() if future.done() else BrokenExecutor("It forgot the call.")
             if error is None:
                 return future.result()
             raise self._failure(opened, call, values, definition, error, alone=alone)
@@ -275,6 +275,7 @@ class Pool:
         except Exception as error:
             if isinstance(error, BrokenExecutor) and self._make is not None and not has_broken:
                 # Under another call or under none, so nobody is to blame.
+                opened.broke()
                 self._replace(opened)
                 return None
             executor = opened.executor
@@ -283,7 +284,10 @@ class Pool:
                 reason = f"it did not take the call: {error_text(error)}"
                 raise ExecutorError(call.task, self.name, reason) from error
             raise blamed from error
-        opened.in_flight[future] = call.task
+        opened.in_flight[future] = InFlight(call.task, Event())
+        if getattr(opened.executor, "_broken", False):
+            # It broke meanwhile, and may say so to nobody.
+            opened.broke()
         return future
 
     @property

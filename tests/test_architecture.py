@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_any_executor": {"_log"},
     "_processes": {"_any_executor", "_checks"},
     "_standard_executors": {"_processes"},
-    "_opened": {"_transport"},
+    "_opened": {"_any_executor", "_transport"},
     "_pools": {
         *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
         *("_standard_executors", "_tasks", "_transport"),
