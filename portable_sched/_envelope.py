@@ -324,21 +324,34 @@ def carry_out(call: Call, /, *values: Any) -> Any:
     Raises:
         RemoteFailure: the function raised something, or could not be loaded.
     """
+    failure: RemoteFailure | None = None
     try:
         function = call.function.load()
     except Exception as error:  # noqa: BLE001 - loading runs whatever the user has written
-        raise RemoteFailure(error, in_function=False) from None
+        failure = RemoteFailure(error, in_function=False)
+    else:
+        try:
+            return _called(function, call, values)
+        except BaseException as error:  # noqa: BLE001 - all of it goes back
+            failure = RemoteFailure(error)
+    # Not in a handler, or it would have what was raised as its context. tblib, which comes with
+    # Dask, has every exception pickled with that, whatever the exception itself says.
     try:
-        arguments = [value for name, value in zip(call.names, values, strict=True) if name is None]
-        named = {name: value for name, value in zip(call.names, values, strict=True) if name}
-        del values
-        with ExitStack() as stack:
-            for manager, given in call.around:
-                stack.enter_context(manager(*given))
-            returned = function(*arguments, **named)
-            return result_of(returned, call.backend) if isawaitable(returned) else returned
-    except BaseException as error:  # noqa: BLE001 - all of it goes back
-        raise RemoteFailure(error) from None
+        raise failure
+    finally:
+        # An exception that knows a frame that knows the exception is a cycle.
+        del failure, values
+
+
+def _called(function: Callable[..., Any], call: Call, values: Sequence[Any]) -> Any:
+    arguments = [value for name, value in zip(call.names, values, strict=True) if name is None]
+    named = {name: value for name, value in zip(call.names, values, strict=True) if name}
+    del values
+    with ExitStack() as stack:
+        for manager, given in call.around:
+            stack.enter_context(manager(*given))
+        returned = function(*arguments, **named)
+        return result_of(returned, call.backend) if isawaitable(returned) else returned
 
 
 def result_of(awaitable: Awaitable[Any], backend: str) -> Any:

@@ -107,7 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
     "dask": {"_envelope"},
-    "_contract": {""},
+    "_contract": {"", "_any_executor", "_envelope"},
     "testing": {"", "_contract", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
     "_progress_places": set(),

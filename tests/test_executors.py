@@ -698,6 +698,21 @@ def test_a_failure_tells_in_logs_what_it_brings() -> None:
     assert "no such row" == str(pickle.loads(pickle.dumps(here)).unpacked("load"))
 
 
+def not_there() -> NoReturn:
+    raise ModuleNotFoundError("no module of that name")
+
+
+@each("load", [lambda: fail, not_there])
+def test_a_failure_brings_nothing_along_by_which_it_could_not_be_pickled(load: Any) -> None:
+    """tblib, which comes with Dask, has every exception pickled with its cause and context."""
+    function: Any = SimpleNamespace(load=load)
+
+    with pytest.raises(RemoteFailure) as caught:
+        carry_out(Call("load", function))
+
+    assert (None, None) == (caught.value.__cause__, caught.value.__context__)
+
+
 def test_a_function_may_be_sent_on_by_a_worker() -> None:
     there = pickle.loads(pickle.dumps(Sent(one)))
 
