@@ -5,10 +5,12 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
+import anyio
 import pytest
 from browser import Browser, chromium
 from make_pictures import nightly_run
@@ -20,6 +22,7 @@ from portable_sched import (
     RunResults,
     RunStarted,
     TaskRegistry,
+    TaskScheduler,
     TaskStarted,
 )
 from portable_sched.reporting import html
@@ -154,7 +157,7 @@ def test_every_task_has_its_columns(registry) -> None:
 
 
 def test_what_is_worth_saying_of_a_definition_is_said(registry) -> None:
-    @registry.task(resources=["db"], priority=Priority.HIGH, timeout=60)
+    @registry.task(resources=["db"], priority=Priority.HIGH, timeout=60, executor="thread")
     async def load() -> None:
         """Load the rows.
 
@@ -162,8 +165,14 @@ def test_what_is_worth_saying_of_a_definition_is_said(registry) -> None:
         """
 
     registry.task("plain")(nothing)
-    data = data_of(report(run_graph(registry, resources={"db": 2})))
-    settings = {"priority": "HIGH", "resources": [["db", 1]], "timeout": 60, "about": 0}
+    data = data_of(report(anyio.run(TaskScheduler(registry, resources={"db": 2}).run)))
+    settings = {
+        "priority": "HIGH",
+        "resources": [["db", 1]],
+        "executor": "thread",
+        "timeout": 60,
+        "about": 0,
+    }
 
     assert [[0, settings]] == data["settings"]
     assert "Load the rows." == data["strings"][0]
@@ -903,9 +912,11 @@ def test_the_page_can_be_printed(shown) -> None:
 
 def test_hostile_names_are_shown_and_do_nothing(browser, registry) -> None:
     for name in HOSTILE:
-        registry.task(name, resources=[name])(failing(ValueError(name)))
+        registry.task(name, resources=[name], executor=name)(failing(ValueError(name)))
     resources = dict.fromkeys(HOSTILE, 1)
-    page = report(run_graph(registry, resources=resources, max_concurrency=2), title=HOSTILE[0])
+    executors = dict.fromkeys(HOSTILE, ThreadPoolExecutor)
+    scheduler = TaskScheduler(registry, resources=resources, executors=executors)
+    page = report(anyio.run(scheduler.run), title=HOSTILE[0])
     browser.show(page, height=1600)
     see_the_graph(browser)
     browser.click("#by-task")

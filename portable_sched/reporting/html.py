@@ -252,6 +252,8 @@ def _settings(record: RunRecord, strings: _Strings) -> list[list[Any]]:
             settings["priority"] = definition.priority.name
         if definition.resources:
             settings["resources"] = list(definition.resources)
+        if definition.executor is not None:
+            settings["executor"] = definition.executor
         if definition.timeout is not None:
             settings["timeout"] = _seconds(definition.timeout)
         told = about(definition.function)

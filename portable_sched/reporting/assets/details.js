@@ -82,6 +82,7 @@ class Details {
       facts.push(["Open", `for ${inSeconds(end - start)}, until ${inSeconds(end)}`]);
     }
     if (settings.priority) facts.push(["Priority", settings.priority]);
+    if (settings.executor) facts.push(["Runs in", `executor ${visible(settings.executor)}`]);
     if (typeof settings.timeout === "number") facts.push(["Timeout", inSeconds(settings.timeout)]);
     if (settings.resources) {
       facts.push(["Holds", settings.resources.map(([name, units]) => `${resourceName(visible(name))} \u00d7 ${units}`).join(", ")]);
