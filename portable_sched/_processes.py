@@ -150,7 +150,9 @@ class ProcessExecutor(Executor):
         while self._idle:
             pool = self._idle.pop()
             with suppress(BrokenExecutor):
-                return pool, pool.submit(call)
+                inner = pool.submit(call)
+                if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
+                    return pool, inner
             # It has died while it had nothing to do.
             self._note_end(pool)
         return _started(call)

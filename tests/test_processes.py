@@ -356,6 +356,22 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(
     assert process != executor.submit(pid).result(60)
 
 
+def test_a_call_that_is_taken_and_forgotten_while_its_process_dies_goes_to_another_one(
+    executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = executor.submit(pid).result()
+    [idle] = executor._idle
+
+    def take(_: object) -> Future[Any]:
+        os.kill(process, signal.SIGTERM)
+        in_time(lambda: idle._broken)
+        return Future()
+
+    monkeypatch.setattr(idle, "submit", take)
+
+    assert process != executor.submit(pid).result(60)
+
+
 @each("what", ["__init__", "_adjust_process_count", "_start_executor_manager_thread"])
 def test_a_process_that_cannot_be_started_fails_the_calls_it_was_for(
     executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
