@@ -1612,6 +1612,35 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
     ) == ran.stdout
 
 
+def test_a_program_that_is_read_from_standard_input_is_told_to_be_a_file() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-"],
+        input=dedent("""
+        import asyncio
+        from portable_sched import TaskScheduler, task
+
+        @task(executor="process")
+        def load():
+            return 1
+
+        if __name__ == "__main__":
+            print(asyncio.run(TaskScheduler().run())[0].error)
+        """),
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    assert (
+        "ExecutorError: Task 'load' could not run in the executor 'process': opening it failed: "
+        "RuntimeError: a worker begins by reading the program, and that is in no file: '<stdin>'. "
+        "Write it to one, as standard input can be read but once.\n"
+    ) == ran.stdout
+
+
 async def test_a_call_that_the_executor_gives_up_fails_the_attempt(registry: TaskRegistry) -> None:
     registry.task("load", executor="cpu")(one)
     held = Held()
