@@ -31,9 +31,9 @@ def end_processes(executor: Any) -> bool:
     # A newer Python has `kill_workers()`, which does the same. Not `kill()`, which loky's have not.
     processes = list((getattr(executor, "_processes", None) or {}).values())
     for process in processes:
-        # The number of one that has ended may be another's by now.
-        if process.is_alive():
-            with suppress(ProcessLookupError):
+        # The number of one that has ended may be another's by now, and it may have been closed.
+        with suppress(ProcessLookupError, ValueError):
+            if process.is_alive():
                 os.kill(process.pid, _KILL)
     return bool(processes)
 

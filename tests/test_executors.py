@@ -52,6 +52,7 @@ from portable_sched import (
     WorkerDiedError,
     carry,
 )
+from portable_sched._any_executor import end_processes
 from portable_sched._envelope import Call, RemoteFailure, Sent, _Link, carry_out, result_of
 from portable_sched._pools import Pool
 from portable_sched._standard_executors import _processors
@@ -1521,6 +1522,15 @@ async def test_an_executor_that_is_made_again_after_its_end_is_shut_down_first(
             second.finish("b")
 
     assert run.results["b"].ok
+
+
+def test_a_process_that_was_closed_needs_no_end() -> None:
+    process = get_context("spawn").Process(target=one)
+    process.start()
+    process.join()
+    process.close()
+
+    assert end_processes(SimpleNamespace(_processes={1: process}))
 
 
 async def test_a_process_pool_with_a_call_for_an_hour_ends_with_the_run(
