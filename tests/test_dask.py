@@ -424,24 +424,42 @@ async def test_a_call_that_waits_is_taken_out_at_its_timeout(
     registry: TaskRegistry, executor: DaskExecutor, tmp_path: Path
 ) -> None:
     may_go = tmp_path / "go"
-    for name in ("a", "b"):
-        waiting = partial(write_and_wait, str(tmp_path / name), str(may_go))
-        registry.task(name, Priority.HIGH, executor="far")(waiting)
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        waiting = partial(write_and_wait, str(path), str(may_go))
+        registry.task(path.name, executor="far")(waiting)
+
+    @registry.task
+    async def busy() -> None:
+        await until(lambda: all(path.exists() for path in paths))
+
     never = partial(append, str(tmp_path / "never"), "x")
-    registry.task("late", executor="far", timeout=0.3)(never)
+    registry.task("late", depends_on=[busy], executor="far", timeout=0.3)(never)
 
     @registry.task(after=["late"])
     async def go() -> None:
-        await until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
-        may_go.touch()
+        # To take it out is a matter of messages.
+        try:
+            await until(lambda: not executor.client.run_on_scheduler(late_at_scheduler))
+            await until(lambda: not any(executor.client.run(late_at_worker).values()))
+        finally:
+            may_go.touch()
 
     resources = {"executor far": 3}
     executors = {"far": executor}
     results = await TaskScheduler(registry, executors=executors, resources=resources).run()
 
     assert isinstance(results["late"].exception, TaskTimeoutError)
-    assert 1 == executor.submit(identity, 1).result()
+    assert results[go].ok
     assert not (tmp_path / "never").exists()
+
+
+def late_at_scheduler(dask_scheduler: Any) -> bool:
+    return any(str(key).startswith("late-") for key in dask_scheduler.tasks)
+
+
+def late_at_worker(dask_worker: Any) -> bool:
+    return any(str(key).startswith("late-") for key in dask_worker.state.tasks)
 
 
 def returning(value: Any) -> Any:
