@@ -1495,7 +1495,7 @@ async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
 
 async def test_an_executor_that_is_made_twice_goes_on(registry: TaskRegistry) -> None:
     """As where a function returns the one of the whole program."""
-    registry.task("a", executor="cpu", timeout=0.1)(one)
+    registry.task("a", executor="cpu", timeout=0.5)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
     held = Held(_processes={1: "none that could be ended"}, begins={"a"})
@@ -1511,7 +1511,7 @@ async def test_an_executor_that_is_made_again_after_its_end_is_shut_down_first(
     registry: TaskRegistry, process: BaseProcess
 ) -> None:
     """It may not have noticed that its processes are gone, and blame who comes next."""
-    registry.task("a", executor="cpu", timeout=0.1)(one)
+    registry.task("a", executor="cpu", timeout=0.5)(one)
     registry.task("b", executor="cpu", after=["a"])(one)
     first, second = Held(_processes={1: process}, begins={"a"}), Held()
     with made(first, first, second) as make:
