@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from concurrent import futures
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
 
@@ -28,9 +27,8 @@ def _processes() -> Executor:
             "this is a worker that has begun to read the program, which runs the tasks as soon as "
             'it is read. Put what runs them under `if __name__ == "__main__":`.'
         )
-    main = sys.modules["__main__"]
-    path: str | None = getattr(main, "__file__", None)
-    if main.__spec__ is None and path is not None and not Path(path).exists():
+    path: str = getattr(sys.modules["__main__"], "__file__", None) or ""
+    if path.startswith("<"):
         raise RuntimeError(
             f"a worker begins by reading the program, and that is in no file: {path!r}. Write it "
             "to one, as standard input can be read but once."
