@@ -373,6 +373,8 @@ def test_the_longest_chain_is_the_same_here_and_on_processes(backend, on) -> Non
 def test_the_longest_chain_is_the_same_on_a_dask_cluster(backend) -> None:
     pytest.importorskip("distributed")
 
-    printed = output_of("cluster.py", "--backend", backend, "--on", "dask")
+    ran = run("cluster.py", "--backend", backend, "--on", "dask")
 
-    assert f"{FURTHEST}another process in " in printed
+    # A worker of Dask's may complain of a heartbeat that was on its way as the cluster closed.
+    assert 0 == ran.returncode, ran.stderr
+    assert f"{FURTHEST}another process in " in without_times(ran.stdout)
