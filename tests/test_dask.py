@@ -44,14 +44,20 @@ pytestmark = [pytest.mark.anyio, pytest.mark.executors]
 
 each = pytest.mark.parametrize
 
-SILENT = {"logging": {"distributed": "critical"}, "distributed.scheduler.allowed-failures": 1}
+SETTINGS = {
+    "logging": {"distributed": "critical"},
+    "distributed.scheduler.allowed-failures": 1,
+    # Some time after a worker has died its cluster looks whether it is there again, and gives it up
+    # if it is not: then another test may have killed it once more.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+}
 ONE_THREAD = {"threads_per_worker": 1, "dashboard_address": ":0"}
 LOCAL = {"n_workers": 2, **ONE_THREAD}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with dask.config.set(SILENT), LocalCluster(processes=True, **LOCAL) as made:
+    with dask.config.set(SETTINGS), LocalCluster(processes=True, **LOCAL) as made:
         yield made
 
 
@@ -294,7 +300,7 @@ async def test_what_is_urgent_overtakes_what_waits_on_the_cluster(
 
     # One thread: each worker has an order of its own.
     with (
-        dask.config.set(SILENT),
+        dask.config.set(SETTINGS),
         LocalCluster(n_workers=1, processes=False, **ONE_THREAD) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -608,7 +614,7 @@ async def test_a_cluster_of_its_own_ends_with_the_run(registry: TaskRegistry) ->
     registry.task("there", executor="far")(pid)
     options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
 
-    with dask.config.set(SILENT):
+    with dask.config.set(SETTINGS):
         executors = {"far": lambda: DaskExecutor(**options)}
         results = await TaskScheduler(registry, executors=executors).run()
 
