@@ -189,7 +189,7 @@ class Pool:
         task = call.task
         opened: Opened | None = None
         future: Future[Any] | None = None
-        has_broken = False
+        has_refused = False
         while opened is None or future is None:
             opened = self._opened
             if opened is None or (self._suspects and not alone):
@@ -197,8 +197,11 @@ class Pool:
                 await self._can_begin(task, alone=alone)
                 opened = None
                 continue
-            future = self._taken(opened, call, values, definition, keep=keep, has_broken=has_broken)
-            has_broken = True
+            future = self._taken(
+                opened, call, values, definition, keep=keep, has_refused=has_refused
+            )
+            # That others broke it says nothing of the next one.
+            has_refused = has_refused or not opened.running
         error: BaseException | None = None
         began = self._clock()
         is_over = opened.in_flight[future].is_over
@@ -265,7 +268,7 @@ class Pool:
         definition: TaskDef,
         *,
         keep: bool,
-        has_broken: bool,
+        has_refused: bool,
     ) -> Future[Any] | None:
         """A call that the executor has taken; None where it is broken, and has been replaced."""
         if opened.is_far:
@@ -273,9 +276,9 @@ class Pool:
         try:
             future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
         except Exception as error:
-            if isinstance(error, BrokenExecutor) and self._make is not None and not has_broken:
-                # Under another call or under none, so nobody is to blame.
-                opened.broke()
+            can_go_on = isinstance(error, BrokenExecutor) and self._make is not None
+            # It broke under other calls, which will hear of it, or under none: that happens once.
+            if can_go_on and (opened.broke() or not has_refused):
                 self._replace(opened)
                 return None
             executor = opened.executor

@@ -1153,6 +1153,33 @@ async def test_an_executor_that_broke_while_it_had_nothing_to_do_is_replaced(
     assert ([False], [True]) == (first.shutdowns, second.shutdowns)
 
 
+class BrokenByItsFirst(Held):
+    """Takes one call, which breaks it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self.refusal = BrokenExecutor("it is broken")
+        return future
+
+
+async def test_a_call_is_not_to_blame_for_what_others_break_before_it(
+    registry: TaskRegistry,
+) -> None:
+    for name in ("a", "b", "c"):
+        registry.task(name, executor="cpu")(one)
+    executors = [BrokenByItsFirst(3), BrokenByItsFirst(3), BrokenByItsFirst(3)]
+    with made(*executors) as make:
+        async with running(
+            TaskScheduler(registry, executors={"cpu": make}, resources={"executor cpu": 3})
+        ) as run:
+            # Before anybody hears what has become of the first ones.
+            await in_time(lambda: all(each.taken for each in executors))
+            for each in executors:
+                each.break_down()
+
+    assert [(name,) for name in "abc"] == sorted(result.exception.running for result in run.results)
+
+
 async def test_an_executor_that_is_broken_whenever_it_is_made_fails_the_task(
     registry: TaskRegistry,
 ) -> None:
