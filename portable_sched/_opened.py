@@ -57,6 +57,10 @@ class Opened:
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
 
+    def is_broken(self) -> bool:
+        """Whether it has noticed itself that it is broken, as the standard library's say."""
+        return bool(getattr(self.executor, "_broken", False))
+
     def broke(self) -> tuple[str, ...]:
         """The tasks that were there when it broke, for the first and the last who asks."""
         if self.running is None:

@@ -276,8 +276,10 @@ class Pool:
         try:
             future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
         except Exception as error:
-            can_go_on = isinstance(error, BrokenExecutor) and self._make is not None
-            # It broke under other calls, which will hear of it, or under none: that happens once.
+            # Python 3.11 may stumble over what is closed already.
+            is_broken = isinstance(error, BrokenExecutor) or opened.is_broken()
+            # Under other calls, which will hear of it, or under none: that happens once.
+            can_go_on = is_broken and self._make is not None
             if can_go_on and (opened.broke() or not has_refused):
                 self._replace(opened)
                 return None
@@ -288,7 +290,7 @@ class Pool:
                 raise ExecutorError(call.task, self.name, reason) from error
             raise blamed from error
         opened.in_flight[future] = InFlight(call.task, Event())
-        if getattr(opened.executor, "_broken", False):
+        if opened.is_broken():
             # It broke meanwhile, and may say so to nobody.
             opened.broke()
         return future
