@@ -35,6 +35,12 @@ def end_processes(executor: Any) -> bool:
         with suppress(ProcessLookupError, ValueError):
             if process.is_alive():
                 os.kill(process.pid, _KILL)
+    # A pool could write to the pipe that it reads results from. So it would wait for ever for the
+    # rest of one that a worker was sending as it ended.
+    writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
+    if processes and writer is not None:
+        with suppress(OSError):
+            writer.close()
     return bool(processes)
 
 

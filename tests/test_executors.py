@@ -52,7 +52,7 @@ from portable_sched import (
     WorkerDiedError,
     carry,
 )
-from portable_sched._any_executor import end_processes
+from portable_sched._any_executor import end, end_processes
 from portable_sched._envelope import Call, RemoteFailure, Sent, _Link, carry_out, result_of
 from portable_sched._pools import Pool
 from portable_sched._standard_executors import _processors
@@ -910,6 +910,30 @@ async def test_a_worker_that_dies_fails_its_attempt_alone(
         str(culprit.exception),
     )
     assert [1] * 4 == [result.attempts for result in results.completed]
+
+
+def die_in_the_middle_of_a_result() -> None:
+    frame: Any = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    # So many bytes are to come, and do not.
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), (1000).to_bytes(4, "big"))
+    kill_own_process()
+
+
+@needs_posix
+def test_a_pool_whose_worker_died_in_the_middle_of_a_result_is_ended() -> None:
+    pool = spawned(1)
+    future = pool.submit(die_in_the_middle_of_a_result)
+    (process,) = pool._processes.values()
+    process.join(60)
+    # Not in this thread, which would never be told.
+    ending = threading.Thread(target=partial(end, pool, wait=True, at_once=True), daemon=True)
+    ending.start()
+    ending.join(60)
+
+    assert not ending.is_alive()
+    assert isinstance(future.exception(0), BrokenExecutor)
 
 
 async def test_suspects_are_called_once_more_one_at_a_time(registry: TaskRegistry) -> None:
