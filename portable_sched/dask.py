@@ -7,8 +7,9 @@
 
 Dask's own `client.get_executor()` brings every result back to the program, which sends it out again
 to whoever takes it. Here what another task of the same cluster takes by name stays where it is: the
-task's result is Dask's future of it, `results["load"].result.result()` brings it, and a task that
-runs elsewhere gets the value.
+task's result is Dask's future of it, and a task that runs elsewhere gets the value. As long as the
+client is open `results["load"].result.result()` brings it: with `DaskExecutor(client)` after the
+run too, since that client is yours.
 """
 
 import pickle
