@@ -35,13 +35,21 @@ def end_processes(executor: Any) -> bool:
         with suppress(ProcessLookupError, ValueError):
             if process.is_alive():
                 os.kill(process.pid, _KILL)
-    # A pool could write to the pipe that it reads results from. So it would wait for ever for the
-    # rest of one that a worker was sending as it ended.
+    if processes:
+        close_own_writer(executor)
+    return bool(processes)
+
+
+def close_own_writer(executor: Any) -> None:
+    """Have a pool that starts no more processes hear of the end of those that it has.
+
+    It could write to the pipe that it reads results from. So it would never hear that there is no
+    more to come where a worker dies in the middle of one.
+    """
     writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
-    if processes and writer is not None:
+    if writer is not None:
         with suppress(OSError):
             writer.close()
-    return bool(processes)
 
 
 def end(executor: Any, *, wait: bool, at_once: bool) -> None:

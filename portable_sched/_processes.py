@@ -25,7 +25,7 @@ from multiprocessing import get_context, parent_process
 from threading import Condition, Thread
 from typing import Any, Final
 
-from ._any_executor import end_processes
+from ._any_executor import close_own_writer, end_processes
 from ._checks import shown
 
 # Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
@@ -214,10 +214,7 @@ def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]
         end_processes(pool)
         pool.shutdown(wait=False)
         raise
-    # The pool reads results from a pipe that it could write to as well. So it would never hear that
-    # there is no more to come where a worker dies in the middle of one.
-    results: Any = pool._result_queue  # noqa: SLF001 - nothing else ends that
-    results._writer.close()  # noqa: SLF001 - as above
+    close_own_writer(pool)
     return pool, inner
 
 

@@ -612,7 +612,7 @@ async def test_a_scheduler_that_is_lost_fails_what_runs_and_the_run_ends(
 
 async def test_a_cluster_of_its_own_ends_with_the_run(registry: TaskRegistry) -> None:
     registry.task("there", executor="far")(pid)
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+    options = {"n_workers": 1, **ONE_THREAD}
 
     with dask.config.set(SETTINGS):
         executors = {"far": lambda: DaskExecutor(**options)}
