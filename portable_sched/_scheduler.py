@@ -115,7 +115,9 @@ class TaskScheduler:
         # The targets of the run begun last, and their graph: most programs ask for the same again.
         self._subset: tuple[tuple[str, ...], Graph] | None = None
         self._record: RunRecord | None = None
-        self._runs: dict[Run, Event] = {}
+        self._runs: list[Run] = []
+        # Set at the end of each, which is there once its executors are shut down.
+        self._ends: list[Event] = []
 
     @property
     def resources(self) -> dict[str, int]:
@@ -232,12 +234,18 @@ class TaskScheduler:
         run = prepared(graph, self._settings, inputs, wanted, pools, clock)
         self._record = record = run.state.record
         record.order = order_text
-        self._runs[run] = Event()
+        over = Event()
+        self._ends.append(over)
         try:
             async with pools or nullcontext():
-                await run.carry_out()
+                self._runs.append(run)
+                try:
+                    await run.carry_out()
+                finally:
+                    self._runs.remove(run)
         finally:
-            self._runs.pop(run).set()
+            self._ends.remove(over)
+            over.set()
         return RunResults(record)
 
     def _pools_of(self, graph: Graph) -> "Pools | None":
@@ -451,8 +459,8 @@ class TaskScheduler:
         """Cancel the runs that are still under way, and wait for their end."""
         for run in list(self._runs):
             run.cancel()
-        for ended in list(self._runs.values()):
-            await ended.wait()
+        for over in list(self._ends):
+            await over.wait()
 
 
 def _snapshot(tasks: object) -> tuple[TaskDef, ...]:

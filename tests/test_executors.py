@@ -1383,6 +1383,32 @@ async def test_an_executor_that_does_not_shut_down_is_left_and_logged(
     may_end.set()
 
 
+async def test_while_executors_shut_down_the_run_can_be_explained_and_left(
+    registry: TaskRegistry,
+) -> None:
+    is_closing, may_end = threading.Event(), threading.Event()
+
+    class Slow(Threads):
+        def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
+            is_closing.set()
+            may_end.wait(60)
+            super().shutdown(wait=wait)
+
+    registry.task("a", executor="cpu")(one)
+    scheduler = TaskScheduler(registry, executors={"cpu": lambda: Slow(1)})
+    async with running(scheduler) as run:
+        async with scheduler:
+            await in_time(is_closing.is_set)
+            scheduler.stop()
+            scheduler.stop()
+            assert str(scheduler.explain("a")).startswith("'a' has completed")
+            may_end.set()
+        # Its end comes before that of the block.
+        assert run.results is not None
+
+    assert run.results.ok
+
+
 async def test_a_run_that_is_cancelled_while_an_executor_opens_leaves_none_open(
     registry: TaskRegistry,
 ) -> None:
