@@ -24,8 +24,9 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
-    _envelope    what is sent to a worker, and the failure that may come back
-    _transport   what goes wrong on the way
+    _remote_failures     how a worker tells what went wrong
+    _envelope    what is sent to a worker, and how it is carried out there
+    _transport   the way there: packing it, and saying what cannot be packed
     _any_executor        what can be asked of any executor
     _processes           the processes of `executor="process"`
     _standard_executors  the executors that need no set-up

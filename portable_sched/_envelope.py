@@ -1,25 +1,27 @@
-"""What is sent to a worker: the call of a function, and the failure that may come back.
+"""What is sent to a worker: the call of a function, and how it is carried out there.
 
 A worker is another process, perhaps on another machine, or another thread: wherever an executor has
-it. What a function returns and the arguments that it gets go by the executor's own pickling. What
-we add is made so that pickling and unpickling it cannot fail: a worker that cannot read a call
-dies of it, and a pool that cannot read a failure breaks.
+it. What a function returns and the arguments that it gets go by the executor's own pickling. But
+where we know that one, they go as bytes: a worker that cannot read a call dies of it, a pool that
+cannot read a result breaks, and some that cannot write a call wait for themselves for ever. Of
+bytes nothing goes wrong but where they are made and read, and there we can say what it was.
 """
 
 import pickle
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
-from functools import partial
 from inspect import isawaitable
+from io import BytesIO
 from threading import Thread
+from time import monotonic
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import anyio
 
-from ._errors import RemoteTaskError, full_name
+from ._remote_failures import CARRIED, FUNCTION, RESULT, RemoteFailure
 
 Around = tuple[Callable[..., AbstractContextManager[object]], tuple[Any, ...]]
 """A context manager to be, as what makes it and the arguments for that."""
@@ -80,21 +82,25 @@ class Sent:
             self._far = Sent(self._function, far=True)
         return self._far
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def packed(self) -> "_Arrived":
+        """What of it goes to a worker.
+
+        Raises:
+            Exception: whatever pickling raises, where it can be sent neither way.
+        """
         if self._parts is None:
-            self._parts = self._packed()
-        return _Arrived, self._parts
+            self._parts = self._pickled()
+        return _Arrived(*self._parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.packed().__reduce__()
 
     def load(self) -> Callable[..., Any]:
         """The function; here it is still at home."""
         return self._function
 
-    def _packed(self) -> tuple[bytes | None, bytes | None, str | None]:
-        """The function by reference, by value, and where the `__main__` is that it comes from.
-
-        Raises:
-            Exception: whatever pickling raises, where it can be sent neither way.
-        """
+    def _pickled(self) -> tuple[bytes | None, bytes | None, str | None]:
+        """The function by reference, by value, and where the `__main__` is that it comes from."""
         failure: Exception | None = None
         reference: bytes | None = None
         try:
@@ -156,6 +162,65 @@ class _Arrived:
         return function
 
 
+class Packed:
+    """A value on its way, as bytes.
+
+    Args:
+        pickled: those.
+    """
+
+    __slots__ = ("_pickled",)
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Packed, (self._pickled,)
+
+    def load(self) -> Any:
+        """The value. It can be had once: then the bytes are let go."""
+        pickled, self._pickled = self._pickled, b""
+        return pickle.loads(pickled)  # noqa: S301 - of a worker of our own, or who sent us here
+
+
+# Of what is of these types nothing can go wrong on the way.
+_PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
+
+
+def packed(value: Any, dumps: Callable[[Any], bytes]) -> Any:
+    """A value as it is sent.
+
+    Args:
+        value: it.
+        dumps: makes bytes of it, where that is needed.
+    """
+    return value if type(value) in _PLAIN else Packed(dumps(value))
+
+
+def unpacked(value: Any) -> Any:
+    """What was sent."""
+    return value.load() if type(value) is Packed else value
+
+
+def dumped(value: Any) -> bytes:
+    """Pickled as pools of the standard library do it."""
+    # Who has processes has it already.
+    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
+
+    buffer = BytesIO()
+    ForkingPickler(buffer).dump(value)
+    return buffer.getvalue()
+
+
+def dumped_by_loky(value: Any) -> bytes:
+    """Pickled as loky does it."""
+    from loky.backend.reduction import dump  # noqa: PLC0415 - only where it is in use
+
+    buffer = BytesIO()
+    dump(value, buffer)
+    return buffer.getvalue()
+
+
 class Call(NamedTuple):
     """The call of a task's function in a worker, but for the arguments.
 
@@ -165,7 +230,10 @@ class Call(NamedTuple):
         priority: of the task; 1 is the most urgent.
         names: of each argument the parameter that it is for; None for the next positional one.
         backend: the event loop that an `async def` gets there: "asyncio" or "trio".
-        around: what is entered around it.
+        around: what is entered around it; it may be packed.
+        dumps: by what the result is packed; None where it goes as it is.
+        expires: when it is not to begin any more, by this machine's `time.monotonic()`; None where
+            it always may.
     """
 
     task: str
@@ -173,145 +241,9 @@ class Call(NamedTuple):
     priority: int = 2
     names: tuple[str | None, ...] = ()
     backend: str = "asyncio"
-    around: tuple[Around, ...] = ()
-
-
-class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is in it
-    """Brings what a function raised back from a worker.
-
-    It is pickled by what is plain data, so that it arrives whatever it has to tell.
-
-    Attributes:
-        in_function: whether it was raised there; else the function could not be loaded.
-    """
-
-    def __init__(
-        self,
-        error: BaseException | None,
-        links: Sequence["_Link"] = (),
-        *,
-        in_function: bool = True,
-    ) -> None:
-        super().__init__()
-        self.in_function = in_function
-        self._error = error
-        self._links = links
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        links = self._links if self._error is None else list(_links_of(self._error))
-        return partial(RemoteFailure, in_function=self.in_function), (None, links)
-
-    def __repr__(self) -> str:
-        """For logs of executors that write down what calls raise."""
-        if self._error is not None:
-            return f"<RemoteFailure of {_kind_of(self._error)}: {_text_of(self._error)}>"
-        return f"<RemoteFailure of {self._links[0].kind}: {self._links[0].text}>"
-
-    def unpacked(self, task: str) -> Exception:
-        """What the function raised, or what stands for it.
-
-        Its cause or context comes with it, and what Python would have printed in the worker is in
-        its notes. Where the worker was a thread, it is the exception itself.
-
-        Args:
-            task: name of the task.
-        """
-        if self._error is not None:
-            if isinstance(self._error, Exception):
-                return self._error
-            links: Sequence[_Link] = list(_links_of(self._error))
-        else:
-            links = self._links
-        errors = [link.loaded(task) for link in links]
-        for link, error, inner in zip(links, errors, errors[1:], strict=False):
-            # Whoever wrote the exception may have made it refuse attributes.
-            with suppress(Exception):
-                if link.is_cause:
-                    error.__cause__ = inner
-                else:
-                    error.__context__ = inner
-        with suppress(Exception):
-            errors[0].add_note(f"In the worker:\n{links[0].traceback.rstrip()}")
-        return errors[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """One exception of a chain of causes and contexts, on its way back.
-
-    Attributes:
-        pickled: itself; None where it cannot be pickled, or is not to be raised here.
-        kind: its type.
-        text: what `str()` makes of it.
-        traceback: what Python would print, for the first one of a chain; else empty.
-        is_cause: whether the next one is its cause, and not its context.
-    """
-
-    pickled: bytes | None
-    kind: str
-    text: str
-    traceback: str
-    is_cause: bool
-
-    def loaded(self, task: str) -> Exception:
-        """The exception, or a `RemoteTaskError` in its place."""
-        if self.pickled is not None:
-            # Its module may be missing here.
-            with suppress(Exception):
-                error = pickle.loads(self.pickled)  # noqa: S301 - of a worker of our own
-                if isinstance(error, Exception):
-                    return error
-        return RemoteTaskError(task, self.kind, self.text, self.traceback)
-
-
-def _links_of(error: BaseException) -> Iterator[_Link]:
-    # Here, since most calls go well, and every worker would pay for the import.
-    from traceback import format_exception  # noqa: PLC0415
-
-    traceback = "".join(format_exception(_without_our_steps(error)))
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        cause = current.__cause__
-        inner = cause if cause is not None or current.__suppress_context__ else current.__context__
-        text = _text_of(current)
-        yield _Link(_pickled(current), _kind_of(current), text, traceback, cause is not None)
-        current, traceback = inner, ""
-
-
-def _without_our_steps(error: BaseException) -> BaseException:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") == __name__:
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
-
-
-def _pickled(error: BaseException) -> bytes | None:
-    """An exception that is known to be the same kind when it is unpickled, or None."""
-    # What is no `Exception` ends programs and event loops, and is to end no more than its attempt.
-    if not isinstance(error, Exception):
-        return None
-    try:
-        pickled = pickle.dumps(error)
-        copy = pickle.loads(pickled)  # noqa: S301 - made one line above
-    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
-        return None
-    return pickled if type(copy) is type(error) else None
-
-
-def _kind_of(error: BaseException) -> str:
-    kind = type(error)
-    # A `multiprocessing` worker's name for the program's own module.
-    name = full_name(kind).replace("__mp_main__.", "__main__.")
-    return kind.__qualname__ if kind.__module__ == "builtins" else name
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__
-        return "<exception str() failed>"
+    around: Any = ()
+    dumps: Callable[[Any], bytes] | None = None
+    expires: float | None = None
 
 
 def carry_out(call: Call, /, *values: Any) -> Any:
@@ -319,39 +251,58 @@ def carry_out(call: Call, /, *values: Any) -> Any:
 
     Args:
         call: what to call.
-        values: its arguments, in the order of the call's names.
+        values: its arguments, in the order of the call's names; they may be packed.
 
     Raises:
-        RemoteFailure: the function raised something, or could not be loaded.
+        RemoteFailure: the function raised something, or something could not be loaded or packed.
     """
-    failure: RemoteFailure | None = None
+    part: str | int | None = FUNCTION
+    arguments: list[Any] = []
+    named: dict[str, Any] = {}
+    returned: Any = None
     try:
+        _refuse_what_is_over(call)
         function = call.function.load()
-    except Exception as error:  # noqa: BLE001 - loading runs whatever the user has written
-        failure = RemoteFailure(error, in_function=False)
-    else:
-        try:
-            return _called(function, call, values)
-        except BaseException as error:  # noqa: BLE001 - all of it goes back
-            failure = RemoteFailure(error)
+        part = CARRIED
+        around = unpacked(call.around)
+        for part, (name, value) in enumerate(zip(call.names, values, strict=True)):  # noqa: B007 - it is said where one fails
+            if name is None:
+                arguments.append(unpacked(value))
+            else:
+                named[name] = unpacked(value)
+        part, values = None, ()
+        returned = _called(function, call.backend, around, arguments, named)
+        part = RESULT
+        return returned if call.dumps is None else packed(returned, call.dumps)
+    except BaseException as error:  # noqa: BLE001 - all of it goes back
+        failure = RemoteFailure(error, part=part)
     # Not in a handler, or it would have what was raised as its context. tblib, which comes with
     # Dask, has every exception pickled with that, whatever the exception itself says.
     try:
         raise failure
     finally:
         # An exception that knows a frame that knows the exception is a cycle.
-        del failure, values
+        del failure, returned, arguments, named, values
 
 
-def _called(function: Callable[..., Any], call: Call, values: Sequence[Any]) -> Any:
-    arguments = [value for name, value in zip(call.names, values, strict=True) if name is None]
-    named = {name: value for name, value in zip(call.names, values, strict=True) if name}
-    del values
+def _refuse_what_is_over(call: Call) -> None:
+    # A pool takes calls out of its queue before they begin, and then they cannot be cancelled.
+    if call.expires is not None and monotonic() >= call.expires:
+        raise TimeoutError("the time of the attempt was over before its call began")
+
+
+def _called(
+    function: Callable[..., Any],
+    backend: str,
+    around: Sequence[Around],
+    arguments: list[Any],
+    named: dict[str, Any],
+) -> Any:
     with ExitStack() as stack:
-        for manager, given in call.around:
+        for manager, given in around:
             stack.enter_context(manager(*given))
         returned = function(*arguments, **named)
-        return result_of(returned, call.backend) if isawaitable(returned) else returned
+        return result_of(returned, backend) if isawaitable(returned) else returned
 
 
 def result_of(awaitable: Awaitable[Any], backend: str) -> Any:

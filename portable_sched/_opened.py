@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from anyio import Event
 
 from ._any_executor import end_processes
-from ._transport import is_far
+from ._transport import is_far, pickling_of
 
 
 class InFlight(NamedTuple):
@@ -29,6 +29,7 @@ class Opened:
         executor: itself.
         submit: how it is given a call.
         keep: how it is given one whose result may stay there.
+        dumps: by what the values of its calls are packed; None where they go as they are.
         is_far: whether its workers may know nothing of this program's `__main__`.
         in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
@@ -37,6 +38,7 @@ class Opened:
     """
 
     __slots__ = (
+        "dumps",
         "executor",
         "in_flight",
         "is_ended",
@@ -51,6 +53,7 @@ class Opened:
         self.executor = executor
         self.submit: Callable[..., Future[Any]] = executor.submit
         self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
+        self.dumps = pickling_of(executor)
         self.is_far = is_far(executor)
         self.in_flight: dict[Future[Any], InFlight] = {}
         self.is_retired = False

@@ -38,18 +38,14 @@ from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 from ._any_executor import end, end_processes, is_executor, workers_of
 from ._backend import Waker, event_loop_is_gone, loop_clock
 from ._checks import shown
-from ._envelope import Call, RemoteFailure, carry_out
+from ._envelope import Call, carry_out, unpacked
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import InFlight, Opened
+from ._remote_failures import RESULT, RemoteFailure
 from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
-from ._transport import (
-    FUNCTION,
-    not_picklable,
-    what_cannot_go,
-    what_went_wrong,
-)
+from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
 
 # Seconds below which a call is short.
 _SHORT: Final = 0.05
@@ -217,7 +213,7 @@ class Pool:
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
             error = future.exception() if future.done() else BrokenExecutor("It forgot the call.")
             if error is None:
-                return future.result()
+                return self._loaded(future.result(), task)
             raise self._failure(opened, call, values, definition, error, alone=alone)
         finally:
             del opened.in_flight[future]
@@ -225,6 +221,13 @@ class Pool:
                 self._has_emptied(opened)
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
+
+    def _loaded(self, result: Any, task: str) -> Any:
+        """What a call has ended with."""
+        try:
+            return unpacked(result)
+        except Exception as error:
+            raise not_picklable(task, self.name, RESULT, error_text(error), error) from error
 
     def _has_emptied(self, opened: Opened) -> None:
         if opened.is_retired:
@@ -246,9 +249,10 @@ class Pool:
         """What an attempt has failed with, by what its call has ended with."""
         if isinstance(error, RemoteFailure):
             raised = error.unpacked(call.task)
-            if error.in_function:
+            if error.part is None:
                 return raised
-            return not_picklable(call.task, self.name, FUNCTION, error_text(raised), raised)
+            part = part_name(error.part, call, definition)
+            return not_picklable(call.task, self.name, part, error_text(raised), raised)
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
         return what_went_wrong(opened.executor, self.name, call, values, definition, error)
@@ -273,6 +277,8 @@ class Pool:
         """A call that the executor has taken; None where it is broken, and has been replaced."""
         if opened.is_far:
             call = call._replace(function=call.function.far())
+        if opened.dumps is not None:
+            call, values = packed_call(opened.dumps, self.name, call, values, definition)
         try:
             future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
         except Exception as error:

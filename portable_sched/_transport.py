@@ -1,33 +1,34 @@
-"""What goes wrong between a call and its worker: something cannot be pickled, and we say what.
+"""The way of a call to its worker: packing it, and saying what it was that could not be packed.
 
-An executor says no more than that pickling has failed, and some not even that. So the parts of the
-call are tried here one by one, once it has failed; if they all can be pickled, it was the result.
+Of an executor whose pickling we know the calls are packed here, part by part. Any other says no
+more than that pickling has failed, and some not even that. So there the parts are tried one by one,
+once it has failed; if they all can be pickled, it was the result.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ._envelope import Call
+from ._envelope import Call, dumped, dumped_by_loky, packed
 from ._errors import ExecutorError, NotPicklableError, error_text
+from ._remote_failures import CARRIED, FUNCTION, RESULT
 from ._tasks import TaskDef
 
-# Where those executors come from whose workers have this program's `__main__`.
-_NEAR: Final = (
-    *("concurrent.futures.process", "concurrent.futures.thread"),
-    "portable_sched._processes",
-)
+# Where the executors come from that pickle as `multiprocessing` does.
+_POOLS: Final = {"concurrent.futures.process", "portable_sched._processes"}
+
+# And those whose workers have this program's `__main__`.
+_NEAR: Final = {*_POOLS, "concurrent.futures.thread"}
+
+_LOKY: Final = "loky.process_executor"
 
 # And those that pickle by nothing but `pickle`.
-_PLAIN: Final = ("concurrent.", "portable_sched._processes")
+_PLAIN: Final = "concurrent."
 
 # What pools of processes, loky's too, give an exception for a cause that was raised on the other
 # side, or on the way there.
 _RAISED_THERE: Final = "_RemoteTraceback"
-
-FUNCTION: Final = "the function"
-RESULT: Final = "the result"
 
 _REMARKS: Final = {
     FUNCTION: (
@@ -39,9 +40,71 @@ _REMARKS: Final = {
 _OF_A_PARAMETER: Final = "Pass plain data, and open files, locks and connections in the function."
 
 
+def _homes(executor: object) -> set[str]:
+    """The modules of what an executor is, and of what it is made from."""
+    return {kind.__module__ for kind in type(executor).__mro__}
+
+
 def is_far(executor: object) -> bool:
     """Whether its workers may know nothing of this program's `__main__`."""
-    return not type(executor).__module__.startswith(_NEAR)
+    return not _homes(executor) & _NEAR
+
+
+def pickling_of(executor: Any) -> Callable[[Any], bytes] | None:
+    """By what the values of an executor's calls are packed; None where they go as they are."""
+    homes = _homes(executor)
+    if hasattr(executor, "keep"):
+        # It has ways of its own.
+        return None
+    if homes & _POOLS:
+        return dumped
+    # So has a loky that was told how to pickle some types.
+    is_plain = getattr(getattr(executor, "_call_queue", None), "_reducers", None) is None
+    return dumped_by_loky if _LOKY in homes and is_plain else None
+
+
+def packed_call(
+    dumps: Callable[[Any], bytes], name: str, call: Call, values: Sequence[Any], definition: TaskDef
+) -> tuple[Call, list[Any]]:
+    """A call and its arguments, of which nothing can go wrong on the way.
+
+    Args:
+        dumps: by what they are packed.
+        name: what tasks call the executor.
+        call: what is to be sent.
+        values: its arguments.
+        definition: the task.
+
+    Raises:
+        NotPicklableError: one of the parts cannot be packed.
+    """
+    part: str | int = FUNCTION
+    try:
+        function = call.function.packed()
+        part = CARRIED
+        around = packed(call.around, dumps) if call.around else ()
+        sent = []
+        for part, value in enumerate(values):  # noqa: B007 - it is said where one fails
+            sent.append(packed(value, dumps))
+    except Exception as error:
+        reason = error_text(error)
+        raise not_picklable(
+            call.task, name, part_name(part, call, definition), reason, error
+        ) from error
+    return call._replace(function=function, around=around, dumps=dumps), sent
+
+
+def part_name(part: str | int, call: Call, definition: TaskDef) -> str:
+    """A part of a call as errors name it.
+
+    Args:
+        part: itself, as failures name it.
+        call: it.
+        definition: the task.
+    """
+    if isinstance(part, str):
+        return part
+    return f"the parameter {call.names[part] or definition.parameters[part].name!r}"
 
 
 def what_cannot_go(  # noqa: PLR0917 - its callers pass what they have, each of a type of its own
@@ -62,9 +125,9 @@ def what_cannot_go(  # noqa: PLR0917 - its callers pass what they have, each of 
         definition: the task.
         error: what the executor has raised.
     """
-    parts = {FUNCTION: call.function}
-    for at, (named, value) in enumerate(zip(call.names, values, strict=True)):
-        parts[f"the parameter {named or definition.parameters[at].name!r}"] = value
+    parts = {FUNCTION: call.function, CARRIED: call.around}
+    for at, value in enumerate(values):
+        parts[part_name(at, call, definition)] = value
     dump = pickle.dumps if type(executor).__module__.startswith(_PLAIN) else _dumped_somehow
     for part, value in parts.items():
         try:
@@ -99,9 +162,9 @@ def what_went_wrong(  # noqa: PLR0917 - as above
     was_raised_there = type(error.__cause__).__name__ == _RAISED_THERE
     if was_raised_there or isinstance(error, (pickle.PicklingError, TypeError, AttributeError)):
         return not_picklable(call.task, name, RESULT, error_text(error), error)
-    if is_far(executor):
+    if type(executor).__module__ not in _NEAR:
         return error
-    # Of ours and of the standard library's: a process could not be started, say.
+    # Of ours and of the standard library's own: a process could not be started, say.
     failure = ExecutorError(call.task, name, f"it gave up the call: {error_text(error)}")
     failure.__cause__ = error
     return failure

@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
-from ._envelope import RemoteFailure
+from ._remote_failures import RemoteFailure
 
 try:
     import cloudpickle

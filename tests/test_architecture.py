@@ -49,15 +49,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_timeouts": {"_errors"},
     "_backend": set(),
     "_lifetimes": {"_backend", "_errors", "_tasks", "_timeouts"},
-    "_envelope": {"_errors"},
-    "_transport": {"_envelope", "_errors", "_tasks"},
+    "_remote_failures": {"_errors"},
+    "_envelope": {"_remote_failures"},
+    "_transport": {"_envelope", "_errors", "_remote_failures", "_tasks"},
     "_any_executor": {"_log"},
     "_processes": {"_any_executor", "_checks"},
     "_standard_executors": {"_processes"},
     "_opened": {"_any_executor", "_transport"},
     "_pools": {
         *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
-        *("_standard_executors", "_tasks", "_transport"),
+        *("_remote_failures", "_standard_executors", "_tasks", "_transport"),
     },
     "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
     "_hooks": {"_executors", "_log", "_tasks"},
@@ -106,7 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_dataflow", "_envelope", "_errors", "_events", "_graph", "_parameters", "_registry"),
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
-    "dask": {"_envelope"},
+    "dask": {"_remote_failures"},
     "_contract": {"", "_any_executor", "_envelope"},
     "testing": {"", "_contract", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
@@ -131,7 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Whose extra brings what; everything else needs anyio and the standard library alone.
 FOREIGN = {
-    "_envelope": {"cloudpickle"},
+    "_envelope": {"cloudpickle", "loky"},
     "_transport": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},

@@ -12,8 +12,8 @@ import pytest
 
 from portable_sched import WorkerDiedError, _contract
 from portable_sched._contract import _a_dead_worker, _cancels, _Trial
-from portable_sched._envelope import RemoteFailure
 from portable_sched._processes import ProcessExecutor
+from portable_sched._remote_failures import RemoteFailure
 from portable_sched.testing import ExecutorReport, check_executor
 
 each = pytest.mark.parametrize
@@ -423,7 +423,7 @@ class Noteless(ProcessPoolExecutor):
             if isinstance(error, RemoteFailure):
                 raised = error.unpacked("checked")
                 raised.__notes__ = []
-                error = RemoteFailure(raised)
+                error = RemoteFailure(raised, part=error.part)
             outer.set_exception(error)
 
         super().submit(fn, *args, **kwargs).add_done_callback(end)

@@ -30,7 +30,8 @@ from portable_sched import (
     TaskTimeoutError,
     WorkerDiedError,
 )
-from portable_sched._envelope import Call, RemoteFailure, Sent, carry_out
+from portable_sched._envelope import Call, Sent, carry_out
+from portable_sched._remote_failures import RemoteFailure
 
 distributed = pytest.importorskip("distributed")
 numpy = pytest.importorskip("numpy")

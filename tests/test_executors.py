@@ -53,8 +53,10 @@ from portable_sched import (
     carry,
 )
 from portable_sched._any_executor import end, end_processes
-from portable_sched._envelope import Call, RemoteFailure, Sent, _Link, carry_out, result_of
+from portable_sched._envelope import Call, Sent, carry_out, result_of
 from portable_sched._pools import Pool
+from portable_sched._processes import ProcessExecutor
+from portable_sched._remote_failures import RemoteFailure, _Link
 from portable_sched._standard_executors import _processors
 
 pytestmark = pytest.mark.anyio
@@ -815,14 +817,89 @@ async def test_a_function_that_the_worker_cannot_load_is_named_and_the_worker_li
     assert 1 == pool.submit(one).result()
 
 
-async def test_a_result_that_cannot_be_loaded_ends_in_an_error_and_not_in_a_hang(
-    registry: TaskRegistry,
+@each("make", [spawned, ProcessExecutor])
+async def test_an_argument_that_the_worker_cannot_load_is_named_and_the_worker_lives(
+    registry: TaskRegistry, make: Any
 ) -> None:
-    """A pool of the standard library breaks of it, and does not tell it from a death."""
-    registry.task("other", executor="cpu")(one)
-    result = await outcome_of(registry, spawned, unloadable)
+    registry.task("before", executor="cpu")(pid)
+    registry.task("after", executor="cpu", after=["load"])(pid)
+    registry.task("load", executor="cpu", depends_on=["before"])(identity)
+    with make(1) as pool:
+        results = await TaskScheduler(registry, executors={"cpu": pool}).run(
+            inputs={"given": Unloadable()}
+        )
 
-    assert isinstance(result.exception, WorkerDiedError)
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    assert ("the parameter 'given'", "ValueError: no such row") == (error.part, error.reason)
+    assert "Traceback" in error.__cause__.__notes__[0]
+    assert results["before"].result == results["after"].result
+
+
+@each("make", [spawned, ProcessExecutor])
+async def test_a_result_that_cannot_be_loaded_is_named_and_the_worker_lives(
+    registry: TaskRegistry, make: Any
+) -> None:
+    registry.task("before", executor="cpu")(pid)
+    registry.task("after", executor="cpu", after=["load"])(pid)
+    registry.task("load", executor="cpu", depends_on=["before"])(unloadable)
+    with make(1) as pool:
+        results = await TaskScheduler(registry, executors={"cpu": pool}).run()
+
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    assert ("the result", "ValueError: no such row") == (error.part, error.reason)
+    assert results["before"].result == results["after"].result
+
+
+@each(
+    ("packs", "kind", "reason"),
+    [
+        (True, threading.Lock, "TypeError: cannot pickle '_thread.lock' object"),
+        (False, threading.Lock, "TypeError: cannot pickle '_thread.lock' object"),
+        (True, Unloadable, "ValueError: no such row"),
+    ],
+)
+async def test_what_a_hook_carries_is_named_where_it_does_not_get_there(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, *, packs: bool, kind: Any, reason: str
+) -> None:
+    @asynccontextmanager
+    async def hook(definition: TaskDef, attempt: int) -> Any:
+        carry(variable_set, kind())
+        yield
+
+    executor = pool if packs else Reluctant(pool)
+    registry.task("load", executor="cpu")(one)
+
+    results = await TaskScheduler(registry, executors={"cpu": executor}, attempt_hooks=[hook]).run()
+
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    assert ("what carry() sends", reason) == (error.part, error.reason)
+
+
+class Reluctant(Executor):
+    """It does not say how it pickles."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._pool.submit(fn, *args, **kwargs)
+
+
+VALUES = [None, True, 3, 2.5, 1j, "text \udc80", b"bytes", [1, {2: (3,)}], {"a": {4}}]
+
+
+@each("value", VALUES, ids=repr)
+async def test_values_arrive_as_they_were(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, value: Any
+) -> None:
+    registry.task("load", executor="cpu")(identity)
+
+    results = await TaskScheduler(registry, executors={"cpu": pool}).run(inputs={"given": value})
+
+    assert (value, type(value)) == (results["load"].result, type(results["load"].result))
 
 
 SCRIPT = """

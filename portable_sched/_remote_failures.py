@@ -1,0 +1,160 @@
+"""How a worker tells what a function has raised, and what did not get through on the way.
+
+It is pickled by what is plain data, so that it arrives whatever it has to tell: a pool that cannot
+read a failure breaks.
+"""
+
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from ._errors import RemoteTaskError, full_name
+
+FUNCTION: Final = "the function"
+CARRIED: Final = "what carry() sends"
+RESULT: Final = "the result"
+
+
+class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is in it
+    """Brings what was raised in a worker back from there.
+
+    Attributes:
+        part: None where the function raised it; else what could not be loaded or packed: one of
+            the names above, or the number of an argument.
+    """
+
+    def __init__(
+        self,
+        error: BaseException | None,
+        links: Sequence["_Link"] = (),
+        *,
+        part: str | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.part = part
+        self._error = error
+        self._links = links
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        links = self._links if self._error is None else list(_links_of(self._error))
+        return partial(RemoteFailure, part=self.part), (None, links)
+
+    def __repr__(self) -> str:
+        """For logs of executors that write down what calls raise."""
+        if self._error is not None:
+            return f"<RemoteFailure of {_kind_of(self._error)}: {_text_of(self._error)}>"
+        return f"<RemoteFailure of {self._links[0].kind}: {self._links[0].text}>"
+
+    def unpacked(self, task: str) -> Exception:
+        """What the function raised, or what stands for it.
+
+        Its cause or context comes with it, and what Python would have printed in the worker is in
+        its notes. Where the worker was a thread, it is the exception itself.
+
+        Args:
+            task: name of the task.
+        """
+        if self._error is not None:
+            if isinstance(self._error, Exception):
+                return self._error
+            links: Sequence[_Link] = list(_links_of(self._error))
+        else:
+            links = self._links
+        errors = [link.loaded(task) for link in links]
+        for link, error, inner in zip(links, errors, errors[1:], strict=False):
+            # Whoever wrote the exception may have made it refuse attributes.
+            with suppress(Exception):
+                if link.is_cause:
+                    error.__cause__ = inner
+                else:
+                    error.__context__ = inner
+        with suppress(Exception):
+            errors[0].add_note(f"In the worker:\n{links[0].traceback.rstrip()}")
+        return errors[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """One exception of a chain of causes and contexts, on its way back.
+
+    Attributes:
+        pickled: itself; None where it cannot be pickled, or is not to be raised here.
+        kind: its type.
+        text: what `str()` makes of it.
+        traceback: what Python would print, for the first one of a chain; else empty.
+        is_cause: whether the next one is its cause, and not its context.
+    """
+
+    pickled: bytes | None
+    kind: str
+    text: str
+    traceback: str
+    is_cause: bool
+
+    def loaded(self, task: str) -> Exception:
+        """The exception, or a `RemoteTaskError` in its place."""
+        if self.pickled is not None:
+            # Its module may be missing here.
+            with suppress(Exception):
+                error = pickle.loads(self.pickled)  # noqa: S301 - of a worker of our own
+                if isinstance(error, Exception):
+                    return error
+        return RemoteTaskError(task, self.kind, self.text, self.traceback)
+
+
+def _links_of(error: BaseException) -> Iterator[_Link]:
+    # Here, since most calls go well, and every worker would pay for the import.
+    from traceback import format_exception  # noqa: PLC0415
+
+    traceback = "".join(format_exception(_without_our_steps(error)))
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        cause = current.__cause__
+        inner = cause if cause is not None or current.__suppress_context__ else current.__context__
+        text = _text_of(current)
+        yield _Link(_pickled(current), _kind_of(current), text, traceback, cause is not None)
+        current, traceback = inner, ""
+
+
+# Whose frames are no part of what a function has raised.
+_OURS: Final = (__name__, f"{__package__}._envelope")
+
+
+def _without_our_steps(error: BaseException) -> BaseException:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _OURS:
+        traceback = traceback.tb_next
+    return error.with_traceback(traceback)
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """An exception that is known to be the same kind when it is unpickled, or None."""
+    # What is no `Exception` ends programs and event loops, and is to end no more than its attempt.
+    if not isinstance(error, Exception):
+        return None
+    try:
+        pickled = pickle.dumps(error)
+        copy = pickle.loads(pickled)  # noqa: S301 - made one line above
+    except BaseException:  # noqa: BLE001 - pickling calls whatever the user has written
+        return None
+    return pickled if type(copy) is type(error) else None
+
+
+def _kind_of(error: BaseException) -> str:
+    kind = type(error)
+    # A `multiprocessing` worker's name for the program's own module.
+    name = full_name(kind).replace("__mp_main__.", "__main__.")
+    return kind.__qualname__ if kind.__module__ == "builtins" else name
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        # Whatever kind of string it is, it is to be a plain one.
+        return "".join([str(error)])
+    except BaseException:  # noqa: BLE001 - the user's own __str__
+        return "<exception str() failed>"
