@@ -3,12 +3,16 @@
 import os
 import signal
 from contextlib import suppress
+from threading import Event
 from typing import Any, Final
 
 from ._log import logger
 
 # On Windows it is any signal that ends a process.
 _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+# Seconds between two looks for processes that have died.
+_LOOK: Final = 3.0
 
 
 def is_executor(given: object) -> bool:
@@ -24,6 +28,37 @@ def workers_of(executor: object) -> int | None:
         if isinstance(workers, int) and workers > 0:
             return workers
     return None
+
+
+def is_broken(executor: Any) -> bool:
+    """Whether it has noticed itself that it is broken, as the standard library's say."""
+    return bool(getattr(executor, "_broken", False))
+
+
+def has_died(process: Any) -> bool:
+    """Whether a process has come to its end."""
+    # It may have been closed.
+    with suppress(ValueError):
+        return not process.is_alive()
+    return False
+
+
+def end_where_stuck(executor: Any, is_over: Event) -> None:
+    """In a thread of its own: end a pool of which a process has died, and which does not notice.
+
+    It reads one result after another, and waits for the rest of one for ever.
+
+    Args:
+        executor: the pool.
+        is_over: set when it is in use no more.
+    """
+    dead: set[int] = set()
+    while not is_over.wait(_LOOK):
+        processes = getattr(executor, "_processes", None) or {}
+        before, dead = dead, {at for at, process in list(processes.items()) if has_died(process)}
+        if before & dead and not is_broken(executor):
+            end_processes(executor)
+            return
 
 
 def end_processes(executor: Any) -> bool:
@@ -56,6 +91,8 @@ def end(executor: Any, *, wait: bool, at_once: bool) -> None:
     """Shut an executor down, at once where nobody waits for what it still has."""
     try:
         # A thread cannot be ended, and one that was given up may take an hour.
-        executor.shutdown(wait=wait and (not at_once or end_processes(executor)))
+        if at_once and not end_processes(executor):
+            wait = False
+        executor.shutdown(wait=wait)
     except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
         logger().error("An executor raised when it was shut down.", exc_info=error)

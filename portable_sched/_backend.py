@@ -4,6 +4,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from typing import Any
 
 from anyio import Event, current_time
@@ -86,6 +87,15 @@ def cancellation_count() -> Callable[[], int]:
         count: Callable[[], int] = task.cancelling
         return count
     return int
+
+
+def context_outside() -> Context:
+    """A copy of the context, for a thread that is in no event loop."""
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 def event_loop_is_gone() -> bool:

@@ -11,7 +11,7 @@ import pickle
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from inspect import isawaitable
 from io import BytesIO
 from threading import Thread
@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 
+from ._backend import context_outside
 from ._remote_failures import CARRIED, FUNCTION, RESULT, RemoteFailure
 
 Around = tuple[Callable[..., AbstractContextManager[object]], tuple[Any, ...]]
@@ -183,18 +184,19 @@ class Packed:
         return pickle.loads(pickled)  # noqa: S301 - of a worker of our own, or who sent us here
 
 
+Dumps = Callable[[Any], bytes | None]
+"""Makes bytes of a value; None of one that is to go as it is."""
+
 # Of what is of these types nothing can go wrong on the way.
 _PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
 
 
-def packed(value: Any, dumps: Callable[[Any], bytes]) -> Any:
-    """A value as it is sent.
-
-    Args:
-        value: it.
-        dumps: makes bytes of it, where that is needed.
-    """
-    return value if type(value) in _PLAIN else Packed(dumps(value))
+def packed(value: Any, dumps: Dumps) -> Any:
+    """A value as it is sent."""
+    if type(value) in _PLAIN:
+        return value
+    pickled = dumps(value)
+    return value if pickled is None else Packed(pickled)
 
 
 def unpacked(value: Any) -> Any:
@@ -231,7 +233,7 @@ class Call(NamedTuple):
         names: of each argument the parameter that it is for; None for the next positional one.
         backend: the event loop that an `async def` gets there: "asyncio" or "trio".
         around: what is entered around it; it may be packed.
-        dumps: by what the result is packed; None where it goes as it is.
+        dumps: by what the result is packed; None where it goes or stays as it is.
         expires: when it is not to begin any more, by this machine's `time.monotonic()`; None where
             it always may.
     """
@@ -242,7 +244,7 @@ class Call(NamedTuple):
     names: tuple[str | None, ...] = ()
     backend: str = "asyncio"
     around: Any = ()
-    dumps: Callable[[Any], bytes] | None = None
+    dumps: Dumps | None = None
     expires: float | None = None
 
 
@@ -318,13 +320,9 @@ def result_of(awaitable: Awaitable[Any], backend: str) -> Any:
         except BaseException as error:  # noqa: BLE001 - it is raised again below
             ended.append((None, error))
 
-    context = copy_context()
-    sniffio = sys.modules.get("sniffio")
-    if sniffio is not None:
-        context.run(sniffio.current_async_library_cvar.set, None)
     # In a thread of its own, since a worker that was forked off a program with an event loop
     # believes that it is in that, and would start no other.
-    thread = Thread(target=context.run, args=(run,), name="portable_sched event loop")
+    thread = Thread(target=context_outside().run, args=(run,), name="portable_sched event loop")
     thread.start()
     thread.join()
     result, failure = ended.pop()

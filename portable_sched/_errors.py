@@ -405,11 +405,11 @@ class NotPicklableError(TaskError):
 
 
 class ExecutorError(TaskError):
-    """An executor could not be opened, did not take a call, or gave it up.
+    """An executor could not be opened, did not take a call, gave it up, or has lost a result.
 
     Attributes:
         task: name of the task whose attempt it was.
-        executor: name of the executor.
+        executor: name of the executor; of a lost result, the one that had it.
         reason: what happened, as a sentence.
     """
 
@@ -420,7 +420,10 @@ class ExecutorError(TaskError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"Task {self.task!r} could not run in the executor {self.executor!r}: {self.reason}"
+        return (
+            f"Task {self.task!r} could not run, because of the executor {self.executor!r}: "
+            f"{self.reason}"
+        )
 
 
 class NoRetry(TaskError):  # noqa: N818 - an order, not an accident

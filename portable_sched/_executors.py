@@ -31,13 +31,21 @@ Argument = tuple[str | None, Callable[[], Any]]
 """The name of a parameter (None for the next positional one), and what gets its value."""
 
 
-def entry_of(definition: TaskDef, pool: "Pool | None", *, keep: bool = False) -> Entry:
+Fetched = Mapping[int | str, tuple["Pool", str]]
+"""Of the arguments that may come as handles, by position and by name, where the values are, and the
+name of the task whose result it is."""
+
+
+def entry_of(
+    definition: TaskDef, pool: "Pool | None", *, keep: bool = False, fetched: Fetched
+) -> Entry:
     """The entry of a task that is no lifetime.
 
     Args:
         definition: the task.
         pool: the executor that its attempts run in; None for the event loop and its threads.
         keep: whether its result may stay there.
+        fetched: which arguments are to be fetched.
     """
     function = definition.function
     remark = ""
@@ -51,6 +59,7 @@ def entry_of(definition: TaskDef, pool: "Pool | None", *, keep: bool = False) ->
         entry = partial(_call_in_thread, definition.name, function)
     else:
         entry = function if type(function) is FunctionType else partial(_call, function)
+    entry = fetching(entry, definition, fetched)
     if definition.timeout is not None:
         entry = partial(within, definition.timeout, definition.name, remark, entry)
     return entry
@@ -92,26 +101,28 @@ def _call_with(
     return attempt
 
 
-def fetching(entry: Entry, pools: Mapping[int | str, "Pool"]) -> Entry:
+def fetching(entry: Entry, definition: TaskDef, fetched: Fetched) -> Entry:
     """An entry that gets values in place of handles.
 
     Args:
         entry: what is called with them.
-        pools: where they come from, by the position and by the name of the argument.
+        definition: the task.
+        fetched: which arguments are to be fetched.
     """
-    return partial(_call_fetching, pools, entry)
+    return partial(_call_fetching, definition.name, fetched, entry) if fetched else entry
 
 
 async def _call_fetching(
-    pools: Mapping[int | str, "Pool"], entry: Entry, /, *args: Any, **kwargs: Any
+    task: str, fetched: Fetched, entry: Entry, /, *args: Any, **kwargs: Any
 ) -> Any:
-    values = [
-        await pools[at].fetch(value) if at in pools else value for at, value in enumerate(args)
-    ]
-    named = {
-        name: await pools[name].fetch(value) if name in pools else value
-        for name, value in kwargs.items()
-    }
+    async def value(at: int | str, given: Any) -> Any:
+        if at not in fetched:
+            return given
+        pool, producer = fetched[at]
+        return await pool.fetch(given, producer, task)
+
+    values = [await value(at, given) for at, given in enumerate(args)]
+    named = {name: await value(name, given) for name, given in kwargs.items()}
     attempt = entry(*values, **named)
     del args, kwargs, values, named
     return await attempt

@@ -1,12 +1,13 @@
 """An executor between its opening and its end, and what it has meanwhile."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any, NamedTuple
 
 from anyio import Event
 
-from ._any_executor import end_processes
+from ._any_executor import end_processes, end_where_stuck, is_broken
 from ._transport import is_far, pickling_of
 
 
@@ -34,6 +35,7 @@ class Opened:
         in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         is_ended: whether its processes have been ended.
+        is_over: set when it is not in use any more.
         running: the tasks that were there when it broke; None as long as it works.
     """
 
@@ -43,6 +45,7 @@ class Opened:
         "in_flight",
         "is_ended",
         "is_far",
+        "is_over",
         "is_retired",
         "keep",
         "running",
@@ -59,10 +62,18 @@ class Opened:
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
+        self.is_over = threading.Event()
+        if hasattr(executor, "_processes"):
+            threading.Thread(
+                target=end_where_stuck,
+                args=(executor, self.is_over),
+                name="portable_sched process watch",
+                daemon=True,
+            ).start()
 
     def is_broken(self) -> bool:
-        """Whether it has noticed itself that it is broken, as the standard library's say."""
-        return bool(getattr(self.executor, "_broken", False))
+        """Whether it has noticed itself that it is broken."""
+        return is_broken(self.executor)
 
     def broke(self) -> tuple[str, ...]:
         """The tasks that were there when it broke, for the first and the last who asks."""

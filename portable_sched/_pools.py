@@ -1,4 +1,4 @@
-"""An executor as one run uses it: opened, given calls, replaced where it broke, and closed.
+"""An executor as one run uses it: given calls, as many as it can have, until one breaks it.
 
 One way of waiting serves every `concurrent.futures.Executor` on every event loop: submit, have the
 future's callback wake the loop, wait behind an event. No thread is held for a call in flight.
@@ -14,8 +14,12 @@ What an executor may offer beyond `concurrent.futures.Executor` is looked for by
 - `workers`, how many it has; of those that do not say (and say nothing that we know of), any number
   of calls is in flight.
 - `look_ahead`, how many calls more it is to have while they are short; else as many as workers.
+- `follow(told)`, to have `told` called with the number of workers whenever it changes; what it
+  returns is called to end that.
 - `stop(future)`, to end a call that is running; it answers whether it could.
 - `isolates`, whether a worker that dies breaks its own call alone.
+- `dumps(value)`, by what arguments and results are pickled where we do not know it: they go as
+  bytes then, but for those of which it makes None.
 - `keep(function, *args)`, as `submit`, for a result that stays where it is: what the future gives
   is a handle, which may be among the arguments of other calls; `fetch(handle)` brings the value.
 
@@ -29,13 +33,15 @@ makes another, and the first one is ended with the last call in it that somebody
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
 from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 
-from ._any_executor import end, end_processes, is_executor, workers_of
+from ._any_executor import end_processes
 from ._backend import Waker, event_loop_is_gone, loop_clock
 from ._checks import shown
 from ._envelope import Call, carry_out, unpacked
@@ -44,13 +50,15 @@ from ._log import logger
 from ._opened import InFlight, Opened
 from ._remote_failures import RESULT, RemoteFailure
 from ._standard_executors import executors_of
+from ._supply import Supply
 from ._tasks import THREAD, TaskDef
+from ._timeouts import restart, time_left, time_stopped
 from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
 
 # Seconds below which a call is short.
 _SHORT: Final = 0.05
 
-# Seconds that an executor may take to shut down at the end of a run.
+# Seconds that the executors may take to shut down at the end of a run.
 _SHUTDOWN: Final = 30.0
 
 
@@ -61,51 +69,47 @@ class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and nev
 class Pool:
     """One executor, as one run uses it.
 
-    Attributes:
+    Args:
         name: what tasks call it.
+        given: the executor, or what makes it.
+        workers: how many it is thought to have until it can be asked.
+
+    Attributes:
+        name: as above.
         workers: how many calls it carries out at one time; None where nobody knows.
         resize: told how many calls it is to have at one time whenever that changes; None for any
             number.
+        is_known: whether `workers` is what it has said.
+        supply: where it comes from.
     """
 
     __slots__ = (
         "_alone",
         "_clock",
-        "_closed",
         "_emptied",
         "_looks_ahead",
-        "_make",
-        "_old",
-        "_opened",
-        "_opening",
         "_suspects",
         "_unsuspected",
         "_usual",
         "_waker",
+        "is_known",
         "name",
         "resize",
+        "supply",
         "workers",
     )
 
     def __init__(self, name: str, given: Any, workers: int | None) -> None:
         self.name = name
         self.workers = workers
+        self.is_known = False
         self.resize: Callable[[int | None], None] = _nobody
-        self._make: Callable[[], Any] | None = None
-        self._opened: Opened | None = None
-        if is_executor(given):
-            self._opened = Opened(given)
-            self.workers = workers_of(given)
-        else:
-            self._make = given
-        self._opening = Lock()
-        self._waker = Waker()
-        self._clock = loop_clock()
         # What calls have taken of late, in seconds, and whether that is short.
         self._usual: float | None = None
         self._looks_ahead = False
-        self._old: list[Opened] = []
-        self._closed = False
+        self.supply = Supply(name, given, self._has_workers)
+        self._waker = Waker()
+        self._clock = loop_clock()
         # Suspects go one at a time with nothing else in flight, and others wait for their end.
         self._suspects = 0
         self._alone = Lock()
@@ -133,10 +137,16 @@ class Pool:
                 # From here on nobody else begins a call.
                 self._suspects += 1
             try:
-                async with self._alone:
-                    while self._opened is not None and self._opened.in_flight:
-                        await self._emptied.wait()
+                # Others may take long, and that is no time of this one's.
+                with time_stopped(definition.timeout):
+                    await self._alone.acquire()
+                try:
+                    with time_stopped(definition.timeout):
+                        while self.supply.opened is not None and self.supply.opened.in_flight:
+                            await self._emptied.wait()
                     return await self._once(call, values, definition, keep=keep, alone=True)
+                finally:
+                    self._alone.release()
             finally:
                 self._suspects -= 1
                 if not self._suspects:
@@ -145,39 +155,28 @@ class Pool:
         finally:
             del values
 
-    async def fetch(self, handle: Any) -> Any:
-        """The value that a handle stands for; what is no handle, as it is."""
-        opened = self._opened
-        if opened is None or not hasattr(opened.executor, "fetch"):
-            return handle
-        return await to_thread.run_sync(
-            opened.executor.fetch, handle, abandon_on_cancel=True, limiter=CapacityLimiter(1)
-        )
+    async def fetch(self, handle: Any, producer: str, task: str) -> Any:
+        """The value that a handle stands for; what is no handle, as it is.
 
-    async def close(self) -> None:
-        """Shut down what the run has opened; what it was given goes on."""
-        self._closed = True
-        # It leads to the run.
-        self.resize = _nobody
-        executors = [(old.executor, True) for old in self._old]
-        if self._make is not None and self._opened is not None:
-            executors.append((self._opened.executor, False))
-        if event_loop_is_gone():
-            for executor, _ in executors:
-                end(executor, wait=False, at_once=True)
-            return
-        for executor, at_once in executors:
-            with move_on_after(_SHUTDOWN, shield=True) as scope:
-                await to_thread.run_sync(
-                    partial(end, executor, wait=True, at_once=at_once),
-                    abandon_on_cancel=True,
-                    limiter=CapacityLimiter(1),
-                )
-            if scope.cancelled_caught:
-                logger().warning(
-                    "The executor %r has not shut down within %d s, and goes on by itself.",
-                    *(self.name, _SHUTDOWN),
-                )
+        Args:
+            handle: it.
+            producer: name of the task whose result that is.
+            task: name of the task that takes it.
+
+        Raises:
+            ExecutorError: it cannot be had.
+        """
+        fetch = self.supply.fetch
+        if fetch is None:
+            return handle
+        try:
+            return await to_thread.run_sync(
+                fetch, handle, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+            )
+        except Exception as error:  # noqa: BLE001 - the executor's, or what working it out again has raised
+            cause = error.unpacked(task) if isinstance(error, RemoteFailure) else error
+            reason = f"fetching the result of {producer!r} failed: {error_text(cause)}"
+            raise ExecutorError(task, self.name, reason) from cause
 
     async def _once(
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
@@ -187,12 +186,7 @@ class Pool:
         future: Future[Any] | None = None
         has_refused = False
         while opened is None or future is None:
-            opened = self._opened
-            if opened is None or (self._suspects and not alone):
-                # What is so now may be another thing after that.
-                await self._can_begin(task, alone=alone)
-                opened = None
-                continue
+            opened = await self._can_begin(definition, alone=alone)
             future = self._taken(
                 opened, call, values, definition, keep=keep, has_refused=has_refused
             )
@@ -253,16 +247,26 @@ class Pool:
                 return raised
             part = part_name(error.part, call, definition)
             return not_picklable(call.task, self.name, part, error_text(raised), raised)
+        if isinstance(error, BrokenThreadPool):
+            # No thread has died: they could not begin.
+            self.supply.replace(opened)
+            return ExecutorError(call.task, self.name, f"it is broken: {error_text(error)}")
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
         return what_went_wrong(opened.executor, self.name, call, values, definition, error)
 
-    async def _can_begin(self, task: str, *, alone: bool) -> None:
-        """Wait until the executor is open, or until there are no suspects any more."""
-        if self._suspects and not alone:
-            await self._unsuspected.wait()
-        else:
-            await self._open(task)
+    async def _can_begin(self, definition: TaskDef, *, alone: bool) -> Opened:
+        """The executor, once it is open and, but for suspects, there are none any more."""
+        while True:
+            if self._suspects and not alone:
+                with time_stopped(definition.timeout):
+                    await self._unsuspected.wait()
+            elif self.supply.opened is None:
+                await self.supply.open(definition.name)
+                # It is there now, but what is so now may be another thing after that.
+                restart(definition.timeout)
+            else:
+                return self.supply.opened
 
     def _taken(
         self,
@@ -278,16 +282,18 @@ class Pool:
         if opened.is_far:
             call = call._replace(function=call.function.far())
         if opened.dumps is not None:
-            call, values = packed_call(opened.dumps, self.name, call, values, definition)
+            if definition.timeout is not None:
+                call = call._replace(expires=monotonic() + time_left())
+            call, values = packed_call(opened.dumps, self.name, call, values, definition, keep=keep)
         try:
             future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
         except Exception as error:
             # Python 3.11 may stumble over what is closed already.
             is_broken = isinstance(error, BrokenExecutor) or opened.is_broken()
             # Under other calls, which will hear of it, or under none: that happens once.
-            can_go_on = is_broken and self._make is not None
+            can_go_on = is_broken and self.supply.can_replace
             if can_go_on and (opened.broke() or not has_refused):
-                self._replace(opened)
+                self.supply.replace(opened)
                 return None
             executor = opened.executor
             blamed = what_cannot_go(executor, self.name, call, values, definition, error)
@@ -295,6 +301,9 @@ class Pool:
                 reason = f"it did not take the call: {error_text(error)}"
                 raise ExecutorError(call.task, self.name, reason) from error
             raise blamed from error
+        if not hasattr(future, "add_done_callback"):
+            reason = f"its submit() returned {shown(future)}, and has to return a Future."
+            raise ExecutorError(call.task, self.name, reason)
         opened.in_flight[future] = InFlight(call.task, Event())
         if opened.is_broken():
             # It broke meanwhile, and may say so to nobody.
@@ -303,9 +312,21 @@ class Pool:
 
     @property
     def _look_ahead(self) -> int:
-        executor = None if self._opened is None else self._opened.executor
+        opened = self.supply.opened
+        executor = None if opened is None else opened.executor
         look_ahead: int = getattr(executor, "look_ahead", self.workers or 0)
         return look_ahead
+
+    def _has_workers(self, workers: int | None) -> None:
+        self.workers = workers
+        self.is_known = True
+        self._resize()
+
+    def _resize(self) -> None:
+        units = self.workers
+        if units is not None and self._looks_ahead:
+            units += self._look_ahead
+        self.resize(units)
 
     def _note_that_it_took(self, seconds: float) -> None:
         if self.workers is None:
@@ -318,7 +339,7 @@ class Pool:
         looks_ahead = usual < _SHORT * queued
         if looks_ahead is not self._looks_ahead:
             self._looks_ahead = looks_ahead
-            self.resize(in_flight if looks_ahead else self.workers)
+            self._resize()
 
     def _give_up(self, opened: Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""
@@ -328,57 +349,15 @@ class Pool:
         if stop is not None and stop(future):
             return
         what_now = "It goes on by itself."
-        if self._make is not None:
+        if self.supply.can_replace:
             what_now = "It is replaced, and ended as soon as nobody waits for what it has."
             opened.is_retired = True
-            self._replace(opened)
+            self.supply.replace(opened)
         logger().warning(
             "Task %r was cancelled, by its timeout or with its run, and is in the executor %r, "
             "which cannot stop it. %s",
             *(task, self.name, what_now),
         )
-
-    async def _open(self, task: str) -> None:
-        async with self._opening:
-            if self._opened is None:
-                # In a thread: it may start a cluster.
-                try:
-                    self.workers = await to_thread.run_sync(
-                        self._make_one, limiter=CapacityLimiter(1)
-                    )
-                except Exception as error:
-                    reason = f"opening it failed: {error_text(error)}"
-                    raise ExecutorError(task, self.name, reason) from error
-                self._usual = None
-                self._looks_ahead = False
-                self.resize(self.workers)
-
-    def _make_one(self) -> int | None:
-        make = self._make or _nothing
-        executor = make()
-        # One that is shared by a whole program may be the one that we have retired, and no other.
-        known = [old for old in self._old if old.executor is executor and old.running is None]
-        if known and known[0].is_ended:
-            # It has not noticed yet. Then there is another one.
-            self._old.remove(known.pop())
-            end(executor, wait=True, at_once=True)
-            executor = make()
-        if not is_executor(executor):
-            raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
-        if known:
-            self._old.remove(known[0])
-            known[0].is_retired = False
-        self._opened = known[0] if known else Opened(executor)
-        if self._closed:
-            # The run is over, and nobody else knows of it.
-            end(executor, wait=False, at_once=True)
-        return workers_of(executor)
-
-    def _replace(self, opened: Opened) -> None:
-        """Have another executor opened for the next call."""
-        if self._opened is opened:
-            self._opened = None
-            self._old.append(opened)
 
     def _of_broken(
         self, opened: Opened, task: str, error: BrokenExecutor, *, alone: bool
@@ -390,22 +369,18 @@ class Pool:
             failure.__cause__ = error
             return failure
         running = opened.broke()
-        if self._make is None:
+        if not self.supply.can_replace:
             remark = (
                 "It is broken now. So that it can be replaced, give a function that makes it, as "
                 f"in executors={{{self.name!r}: lambda: ProcessPoolExecutor(2)}}."
             )
             failure = WorkerDiedError(task, self.name, running, remark)
         else:
-            self._replace(opened)
+            self.supply.replace(opened)
             is_suspect = len(running) > 1 and not alone
             failure = _Suspected() if is_suspect else WorkerDiedError(task, self.name, running)
         failure.__cause__ = error
         return failure
-
-
-def _nothing() -> None:
-    """Stands for what makes an executor, where there is one already."""
 
 
 def _nobody(units: int | None) -> None:
@@ -444,6 +419,8 @@ class Pools:
         return None if name is None or name == THREAD else self[name]
 
     async def __aenter__(self) -> Self:
+        for pool in self:
+            pool.supply.begin()
         return self
 
     async def __aexit__(
@@ -453,5 +430,21 @@ class Pools:
         traceback: TracebackType | None,
     ) -> None:
         for pool in self:
-            self._known[pool.name] = pool.workers
-            await pool.close()
+            if pool.is_known:
+                self._known[pool.name] = pool.workers
+            # It leads to the run.
+            pool.resize = _nobody
+        # A coroutine may be closed, and not cancelled.
+        is_gone = event_loop_is_gone()
+        ends = {pool.name: pool.supply.end(at_once=is_gone) for pool in self}
+        if is_gone:
+            return
+        with move_on_after(_SHUTDOWN, shield=True):
+            for ended in ends.values():
+                await ended.wait()
+        for name, ended in ends.items():
+            if not ended.is_set():
+                logger().warning(
+                    "The executor %r has not shut down within %d s, and goes on by itself.",
+                    *(name, _SHUTDOWN),
+                )

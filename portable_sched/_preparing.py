@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._dataflow import Source
 from ._engine import Run
 from ._events import Announcer, Observer
-from ._executors import Argument, Entry, entry_of, fetching, filled, with_results
+from ._executors import Argument, Entry, Fetched, entry_of, fetching, filled, with_results
 from ._graph import Graph
 from ._hooks import AttemptHook, hooked
 from ._lifetimes import Lifetime
@@ -62,16 +62,15 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
     stay = _what_stays(graph) if graph.executors else set()
     for number in graph.special:
         definition = graph.tasks[number]
+        fetched = _fetched(graph, number, stay, pools)
         if definition.is_lifetime():
             lifetimes[number] = Lifetime(number, definition)
-            entries[number] = lifetimes[number].open
+            entries[number] = fetching(lifetimes[number].open, definition, fetched)
         else:
             pool = None if pools is None else pools.of(definition)
-            entries[number] = entry_of(definition, pool, keep=number in stay)
+            entries[number] = entry_of(definition, pool, keep=number in stay, fetched=fetched)
     for number, sources in graph.sources.items():
         entry = entries[number]
-        if pools is not None and stay:
-            entry = _with_values(entry, graph, number, stay, pools)
         if settings.keep_results and number in graph.rows:
             entries[number] = with_results(entry, graph.rows[number], record.results)
             continue
@@ -109,33 +108,39 @@ def _capacity(
 
 
 def _what_stays(graph: Graph) -> set[int]:
-    """The tasks whose results another task of the same executor takes by name."""
+    """The tasks whose results another task of the same executor takes by name.
+
+    And nobody as a `TaskResult`, in which there would be a handle.
+    """
     tasks = graph.tasks
-    return {
-        source.task
-        for number, sources in graph.sources.items()
-        if tasks[number].executor is not None
-        for source in sources
-        if source.task is not None
-        and not source.whole
-        and tasks[source.task].executor == tasks[number].executor
-    }
+    stay: set[int] = set()
+    whole: set[int] = set()
+    for number, sources in graph.sources.items():
+        executor = tasks[number].executor
+        for source in sources:
+            if source.task is None:
+                continue
+            if source.whole:
+                whole.add(source.task)
+            elif executor is not None and tasks[source.task].executor == executor:
+                stay.add(source.task)
+    return stay - whole
 
 
-def _with_values(
-    entry: Entry, graph: Graph, number: int, stay: Collection[int], pools: "Pools"
-) -> Entry:
-    """An entry that gets the values of what may have stayed in another executor than its own."""
+def _fetched(graph: Graph, number: int, stay: Collection[int], pools: "Pools | None") -> Fetched:
+    """Of the arguments that may have stayed in another executor than the task's, where they are."""
     tasks = graph.tasks
-    fetched: dict[int | str, Pool] = {}
-    for at, source in enumerate(graph.sources[number]):
-        if source.task is None or source.task not in stay or source.whole:
+    fetched: dict[int | str, tuple[Pool, str]] = {}
+    if pools is None or not stay:
+        return fetched
+    for at, source in enumerate(graph.sources.get(number, ())):
+        if source.task is None or source.task not in stay:
             continue
         pool = pools.of(tasks[source.task])
         if pool is not None and tasks[number].executor != pool.name:
             # By position or by name: those that come by position are the first in both.
-            fetched[at] = fetched[source.parameter.name] = pool
-    return fetching(entry, fetched) if fetched else entry
+            fetched[at] = fetched[source.parameter.name] = (pool, tasks[source.task].name)
+    return fetched
 
 
 def _state(

@@ -25,7 +25,7 @@ from multiprocessing import get_context, parent_process
 from threading import Condition, Thread
 from typing import Any, Final
 
-from ._any_executor import close_own_writer, end_processes
+from ._any_executor import close_own_writer, end_processes, has_died
 from ._checks import shown
 
 # Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
@@ -149,11 +149,12 @@ class ProcessExecutor(Executor):
     def _begun(self, call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]:
         while self._idle:
             pool = self._idle.pop()
-            with suppress(BrokenExecutor):
-                inner = pool.submit(call)
-                if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
-                    return pool, inner
-            # It has died while it had nothing to do.
+            # It may have died while it had nothing to do, and the pool may be about to notice.
+            if not any(map(has_died, list((pool._processes or {}).values()))):  # noqa: SLF001 - nothing else tells
+                with suppress(BrokenExecutor):
+                    inner = pool.submit(call)
+                    if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
+                        return pool, inner
             self._note_end(pool)
         return _started(call)
 

@@ -6,11 +6,11 @@ once it has failed; if they all can be pickled, it was the result.
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ._envelope import Call, dumped, dumped_by_loky, packed
+from ._envelope import Call, Dumps, dumped, dumped_by_loky, packed
 from ._errors import ExecutorError, NotPicklableError, error_text
 from ._remote_failures import CARRIED, FUNCTION, RESULT
 from ._tasks import TaskDef
@@ -50,12 +50,12 @@ def is_far(executor: object) -> bool:
     return not _homes(executor) & _NEAR
 
 
-def pickling_of(executor: Any) -> Callable[[Any], bytes] | None:
+def pickling_of(executor: Any) -> Dumps | None:
     """By what the values of an executor's calls are packed; None where they go as they are."""
+    dumps: Dumps | None = getattr(executor, "dumps", None)
     homes = _homes(executor)
-    if hasattr(executor, "keep"):
-        # It has ways of its own.
-        return None
+    if dumps is not None or hasattr(executor, "keep"):
+        return dumps
     if homes & _POOLS:
         return dumped
     # So has a loky that was told how to pickle some types.
@@ -64,7 +64,13 @@ def pickling_of(executor: Any) -> Callable[[Any], bytes] | None:
 
 
 def packed_call(
-    dumps: Callable[[Any], bytes], name: str, call: Call, values: Sequence[Any], definition: TaskDef
+    dumps: Dumps,
+    name: str,
+    call: Call,
+    values: Sequence[Any],
+    definition: TaskDef,
+    *,
+    keep: bool,
 ) -> tuple[Call, list[Any]]:
     """A call and its arguments, of which nothing can go wrong on the way.
 
@@ -74,6 +80,7 @@ def packed_call(
         call: what is to be sent.
         values: its arguments.
         definition: the task.
+        keep: whether the result may stay where it is.
 
     Raises:
         NotPicklableError: one of the parts cannot be packed.
@@ -91,7 +98,8 @@ def packed_call(
         raise not_picklable(
             call.task, name, part_name(part, call, definition), reason, error
         ) from error
-    return call._replace(function=function, around=around, dumps=dumps), sent
+    dumps_result = None if keep else dumps
+    return call._replace(function=function, around=around, dumps=dumps_result), sent
 
 
 def part_name(part: str | int, call: Call, definition: TaskDef) -> str:

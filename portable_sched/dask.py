@@ -15,17 +15,20 @@ run too, since that client is yours.
 import pickle
 from collections.abc import Awaitable, Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
-from ._remote_failures import RemoteFailure
+from ._remote_failures import RESULT, RemoteFailure
 
 try:
     import cloudpickle
     from distributed import CancelledError, Client, KilledWorker
     from distributed import Future as Handle
+    from distributed.protocol.serialize import deserialize, serialize
+    from tornado.ioloop import PeriodicCallback
 except ImportError as _missing:
     raise ImportError(
         "portable_sched.dask needs dask.distributed, which is not installed: "
@@ -36,6 +39,13 @@ __all__ = ["DaskExecutor"]
 
 # Until a cluster has workers.
 _AT_LEAST: Final = 1
+
+# Seconds between two looks at how many workers there are, and those that the first may take.
+_LOOK: Final = 1.0
+_PATIENCE: Final = 10.0
+
+# Bytes up to which it is tried whether what stays in a worker can be read elsewhere.
+_SMALL: Final = 10_000_000
 
 # Of a task without a priority.
 _MEDIUM: Final = 2
@@ -57,12 +67,15 @@ class DaskExecutor(Executor):
 
     Attributes:
         client: of the cluster.
+        workers: how many calls the cluster carries out at one time, by the last count: the threads
+            of its workers.
         look_ahead: how many calls more than it has workers it is to have while calls are short. A
             call is some 20 ms on its way there and back, and Dask begins the most urgent first.
         isolates: a worker that dies breaks its own calls alone.
 
     Raises:
-        TypeError: `client` is something else, or there are options for one that is there.
+        TypeError: `client` is something else or asynchronous, or there are options for one that is
+            there.
     """
 
     look_ahead = 64
@@ -71,6 +84,11 @@ class DaskExecutor(Executor):
     def __init__(self, client: "Client | str | None" = None, **options: Any) -> None:
         self._owns_client = not isinstance(client, Client)
         if isinstance(client, Client):
+            if client.asynchronous:
+                raise TypeError(
+                    "Expected a client that works in a thread of its own, got one that was made "
+                    "with asynchronous=True. Pass the cluster's address, or make another client."
+                )
             if options:
                 raise TypeError(
                     "Expected options for a client that is to be made, got "
@@ -87,16 +105,45 @@ class DaskExecutor(Executor):
             )
         self._prefix = uuid4().hex[:8]
         self._numbers = count()
-        self._workers = _AT_LEAST
         self._is_shut_down = False
+        self.workers = _AT_LEAST
+        # What is wrong with the connection the first call will hear.
+        with suppress(OSError):
+            self.client.sync(self._count, callback_timeout=_PATIENCE)
 
-    @property
-    def workers(self) -> int:
-        """How many calls the cluster carries out at one time: the threads of its workers."""
-        if self.client.status == "running":
-            threads = self.client.nthreads()
-            self._workers = max(_AT_LEAST, sum(threads.values()))
-        return self._workers
+    async def _count(self) -> int:
+        threads = await self.client.scheduler.ncores()
+        self.workers = max(_AT_LEAST, sum(threads.values()))
+        return self.workers
+
+    def follow(self, told: Callable[[int], object]) -> Callable[[], None]:
+        """Have the number of workers told whenever it changes, in the client's thread.
+
+        Args:
+            told: called with it.
+
+        Returns:
+            what ends that.
+        """
+        known = self.workers
+
+        async def look() -> None:
+            nonlocal known
+            before = known
+            # The connection may be lost.
+            with suppress(OSError):
+                known = await self._count()
+            if known != before:
+                told(known)
+
+        following = PeriodicCallback(look, 1000 * _LOOK)
+        self.client.loop.add_callback(following.start)
+        return partial(self.client.loop.add_callback, following.stop)
+
+    @staticmethod
+    def dumps(value: Any) -> bytes | None:
+        """A value as bytes; None for one that is in the cluster, and goes by its handle."""
+        return None if isinstance(value, Handle) else _dumped(value)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of what `fn(*args, **kwargs)` returns.
@@ -111,7 +158,7 @@ class DaskExecutor(Executor):
 
     def keep(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of Dask's future of the same: the value stays where it is."""
-        return self._submit(_handle_of, args, partial(fn, **kwargs))
+        return self._submit(_handle_of, args, partial(_tried, partial(fn, **kwargs)))
 
     def fetch(self, handle: Any) -> Any:
         """The value of a future of Dask's; it blocks until it is here."""
@@ -161,6 +208,8 @@ class DaskExecutor(Executor):
             error.__cause__ = killed
         except CancelledError:
             error = self._lost()
+            if self.client.status == "running":
+                error = RuntimeError("The cluster dropped the call; it may have been restarted.")
         except BaseException as raised:  # noqa: BLE001 - the function's, or Dask's
             error = raised
         if not future.set_running_or_notify_cancel():
@@ -176,6 +225,15 @@ class DaskExecutor(Executor):
         return ConnectionError(f"The connection to the Dask scheduler at {address} was lost.")
 
 
+def _dumped(value: Any) -> bytes:
+    """As Dask would pickle it."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
+        pickled: bytes = cloudpickle.dumps(value)
+        return pickled
+
+
 def _packed(call: Callable[..., Any], /, *args: Any) -> bytes:
     """In the worker: what the call returns or raises, as bytes."""
     try:
@@ -183,11 +241,28 @@ def _packed(call: Callable[..., Any], /, *args: Any) -> bytes:
     except RemoteFailure as failure:
         outcome = (None, failure)
     try:
-        return pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
-        # As Dask would.
-        packed: bytes = cloudpickle.dumps(outcome)
-        return packed
+        return _dumped(outcome)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _dumped((None, RemoteFailure(error, part=RESULT)))
+
+
+def _tried(call: Callable[..., Any], /, *args: Any) -> Any:
+    """In the worker: what the call returns, if another worker could have it.
+
+    Else whoever takes it there would wait for it for ever.
+    """
+    result = call(*args)
+    failure: RemoteFailure | None = None
+    try:
+        header, frames = serialize(result, on_error="raise")
+        if sum(memoryview(frame).nbytes for frame in frames) <= _SMALL:
+            deserialize(header, frames)
+    except Exception as error:  # noqa: BLE001 - as above
+        failure = RemoteFailure(error, part=RESULT)
+    # Not in a handler, as in `carry_out`.
+    if failure is not None:
+        raise failure
+    return result
 
 
 async def _value_of(handle: Any) -> Any:

@@ -39,7 +39,7 @@ numpy = pytest.importorskip("numpy")
 import dask  # noqa: E402 - it comes with distributed
 from distributed import Client, LocalCluster  # noqa: E402 - not everybody has it
 
-from portable_sched.dask import DaskExecutor, _handle_of, _packed  # noqa: E402 - as above
+from portable_sched.dask import DaskExecutor, _handle_of, _packed, _tried  # noqa: E402 - as above
 
 pytestmark = [pytest.mark.anyio, pytest.mark.executors]
 
@@ -313,6 +313,34 @@ async def test_what_is_urgent_overtakes_what_waits_on_the_cluster(
     assert ["high", *["low"] * 4] == path.read_text().splitlines()
 
 
+async def test_a_cluster_that_grows_gets_more_calls(registry: TaskRegistry, tmp_path: Path) -> None:
+    may_go = tmp_path / "go"
+    began = [tmp_path / f"began {number}" for number in range(2)]
+    for number in range(2):
+        function = partial(write_and_wait, str(began[number]), str(may_go))
+        registry.task(f"{number}", executor="far")(function)
+
+    @registry.task
+    async def grow() -> None:
+        await until(began[0].exists)
+        cluster.scale(2)
+        await until(began[1].exists)
+        may_go.touch()
+
+    options = {"processes": True, **ONE_THREAD}
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(n_workers=0, **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        executor = DaskExecutor(client)
+        assert 1 == executor.workers
+        cluster.scale(1)
+        with anyio.fail_after(100):
+            assert (await TaskScheduler(registry, executors={"far": executor}).run()).ok
+        assert 2 == executor.workers
+
+
 # Failures
 
 
@@ -484,6 +512,10 @@ def returning(value: Any) -> Any:
     return value
 
 
+def unloadable() -> Any:
+    return Unloadable()
+
+
 def failing() -> NoReturn:
     carry_out(Call("load", Sent(fail)))
 
@@ -492,10 +524,33 @@ def test_what_comes_back_is_packed_by_the_worker() -> None:
     """Here, since what runs in a worker is not measured."""
     assert (7, None) == pickle.loads(_packed(returning, 7))
     assert 7 == pickle.loads(_packed(returning, lambda: 7))[0]()
-    with pytest.raises(TypeError, match="cannot pickle"):
-        _packed(returning, threading.Lock())
+    _, failure = pickle.loads(_packed(returning, threading.Lock()))
+    assert ("the result", TypeError) == (failure.part, type(failure.unpacked("load")))
     nothing, failure = pickle.loads(_packed(failing))
     assert (None, RemoteFailure) == (nothing, type(failure))
+
+
+class Unloadable:
+    """It pickles, and raises when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return fail, ()
+
+
+def test_what_stays_in_a_worker_is_tried_there() -> None:
+    """As above."""
+    stays = array(1)
+    assert stays is _tried(returning, stays)
+    for value, kind in ((threading.Lock(), TypeError), (Unloadable(), ValueError)):
+        with pytest.raises(RemoteFailure) as caught:
+            _tried(returning, value)
+        assert ("the result", kind) == (caught.value.part, type(caught.value.unpacked("load")))
+
+
+def test_what_is_large_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portable_sched.dask._SMALL", 10)
+
+    assert isinstance(_tried(Unloadable), Unloadable)
 
 
 async def test_a_call_that_was_lost_is_no_result() -> None:
@@ -504,6 +559,70 @@ async def test_a_call_that_was_lost_is_no_result() -> None:
     lost = SimpleNamespace(exception=exception, cancelled=lambda: True, key="load-1")
     with pytest.raises(distributed.CancelledError):
         await _handle_of(lost)
+
+
+@each(
+    ("function", "reason"),
+    [(lock, "TypeError: ('Could not serialize"), (unloadable, "ValueError: no such row")],
+)
+async def test_a_result_that_cannot_stay_there_fails_its_own_task(
+    registry: TaskRegistry, executor: DaskExecutor, function: Any, reason: str
+) -> None:
+    """Who takes it in another worker would wait for ever."""
+    registry.task("load", executor="far")(function)
+    for number in range(2):
+
+        @registry.task(f"takes {number}", executor="far")
+        def takes(load: Any) -> None: ...
+
+    with anyio.fail_after(60):
+        results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    assert "the result" == error.part
+    assert error.reason.startswith(reason)
+
+
+async def test_an_argument_that_the_worker_cannot_load_is_named(
+    registry: TaskRegistry, executor: DaskExecutor
+) -> None:
+    registry.task("load", executor="far")(doubled)
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run(
+        inputs={"made": Unloadable()}
+    )
+
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    assert ("the parameter 'made'", "ValueError: no such row") == (error.part, error.reason)
+
+
+async def test_a_cluster_that_is_restarted_has_lost_no_connection(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    began = tmp_path / "began"
+    waiting = partial(write_and_wait, str(began), str(tmp_path / "never"))
+    registry.task("load", executor="far")(waiting)
+
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(n_workers=1, processes=True, **ONE_THREAD) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+
+        @registry.task
+        async def restart() -> None:
+            await until(began.exists)
+            await anyio.to_thread.run_sync(client.restart)
+
+        with anyio.fail_after(100):
+            results = await TaskScheduler(registry, executors={"far": DaskExecutor(client)}).run()
+
+    assert results["restart"].ok
+    assert ("RuntimeError: The cluster dropped the call; it may have been restarted.") == results[
+        "load"
+    ].error
 
 
 # A cluster that is started by its commands
@@ -672,6 +791,16 @@ def test_what_is_no_client_is_refused(arguments: Any, options: Any, message: str
         DaskExecutor(*arguments, **options)
 
     assert message == str(caught.value)
+
+
+def test_a_client_that_is_asynchronous_is_refused(cluster: LocalCluster) -> None:
+    async def make() -> None:
+        address = cluster.scheduler_address
+        async with Client(address, asynchronous=True, set_as_default=False) as client:
+            DaskExecutor(client)
+
+    with pytest.raises(TypeError, match="got one that was made with asynchronous=True"):
+        anyio.run(make)
 
 
 def test_options_for_a_client_that_is_there_are_refused(client: Client) -> None:

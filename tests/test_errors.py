@@ -123,7 +123,7 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
     ),
     (
         ExecutorError("load", "cpu", "it was shut down."),
-        "Task 'load' could not run in the executor 'cpu': it was shut down.",
+        "Task 'load' could not run, because of the executor 'cpu': it was shut down.",
         {"task": "load", "executor": "cpu", "reason": "it was shut down."},
     ),
     (

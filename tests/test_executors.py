@@ -45,6 +45,7 @@ from portable_sched import (
     RunResults,
     TaskDef,
     TaskRegistry,
+    TaskResult,
     TaskScheduler,
     TaskStatus,
     TaskTimeoutError,
@@ -54,10 +55,14 @@ from portable_sched import (
 )
 from portable_sched._any_executor import end, end_processes
 from portable_sched._envelope import Call, Sent, carry_out, result_of
+from portable_sched._errors import error_text
+from portable_sched._opened import Opened
 from portable_sched._pools import Pool
 from portable_sched._processes import ProcessExecutor
 from portable_sched._remote_failures import RemoteFailure, _Link
 from portable_sched._standard_executors import _processors
+from portable_sched._supply import Supply
+from portable_sched._timeouts import within
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +104,11 @@ async def until(condition: Callable[[], object]) -> None:
             return
         await checkpoint()
     pytest.fail("it did not come to that")
+
+
+def status_of(run: Any, name: str) -> TaskStatus:
+    """Of a task of a run that may not have begun."""
+    return dict(run.scheduler.status_snapshot())[name]
 
 
 async def in_time(condition: Callable[[], object]) -> None:
@@ -176,7 +186,7 @@ def made(*executors: Any) -> Iterator[Callable[[], Any]]:
 @asynccontextmanager
 async def running(scheduler: TaskScheduler) -> Any:
     """A run that goes on meanwhile, and has to end by the end of the block."""
-    found = SimpleNamespace(results=None)
+    found = SimpleNamespace(results=None, scheduler=scheduler)
 
     async def run() -> None:
         found.results = await scheduler.run()
@@ -200,6 +210,10 @@ def identity(given: Any) -> Any:
 
 def one() -> int:
     return 1
+
+
+def two() -> int:
+    return 2
 
 
 async def is_asyncio() -> bool:
@@ -340,6 +354,11 @@ def unloadable() -> Unloadable:
 
 def die() -> NoReturn:
     os._exit(3)
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
 
 
 def kill_own_process() -> None:
@@ -1221,20 +1240,35 @@ def test_a_run_whose_event_loop_is_gone_shuts_its_executors_down(registry: TaskR
             coroutine.close()
     del task
 
+    limit = time.monotonic() + 60
+    while not held.shutdowns and time.monotonic() < limit:
+        time.sleep(0.01)
     assert [False] == held.shutdowns
 
 
-async def test_an_executor_that_opens_when_the_run_is_over_is_shut_down(
-    registry: TaskRegistry,
-) -> None:
-    """As where `asyncio.run()` cancels everything, and nobody waits for the thread."""
+async def test_an_executor_that_opens_when_the_run_is_over_is_shut_down() -> None:
+    is_opening, may_open, is_told = threading.Event(), threading.Event(), threading.Event()
     held = Held()
-    pool = Pool("cpu", lambda: held, 1)
-    await pool.close()
 
-    assert 2 == await anyio.to_thread.run_sync(pool._make_one)
+    def make() -> Held:
+        is_opening.set()
+        may_open.wait(60)
+        return held
 
-    assert [False] == held.shutdowns
+    supply = Supply("cpu", make, lambda workers: is_told.set())
+    async with anyio.create_task_group() as group:
+        group.start_soon(supply.open, "load")
+        await in_time(is_opening.is_set)
+        group.cancel_scope.cancel()
+    is_over = supply.end(at_once=False)
+    await settle()
+    assert not is_over.is_set()
+    may_open.set()
+    with anyio.fail_after(60):
+        await is_over.wait()
+
+    assert [True] == held.shutdowns
+    assert not is_told.is_set()
 
 
 @each("refusal", [BrokenExecutor("a process died"), OSError("handle is closed")])
@@ -1294,7 +1328,7 @@ async def test_an_executor_that_is_broken_whenever_it_is_made_fails_the_task(
 
     assert (2, ExecutorError) == (result.attempts, type(result.exception))
     assert (
-        "Task 'load' could not run in the executor 'cpu': it did not take the call: "
+        "Task 'load' could not run, because of the executor 'cpu': it did not take the call: "
         "BrokenExecutor: no memory"
     ) == str(result.exception)
 
@@ -1334,7 +1368,7 @@ async def test_a_worker_of_an_executor_that_isolates_takes_nobody_along(
 
 
 async def test_a_suspect_that_is_cancelled_leaves_the_way_free(registry: TaskRegistry) -> None:
-    registry.task("a", executor="cpu", timeout=0.5)(one)
+    registry.task("a", executor="cpu", timeout=2)(one)
     registry.task("b", executor="cpu")(one)
     first, second = Held(), Held()
     with made(first, second) as make:
@@ -1346,6 +1380,152 @@ async def test_a_suspect_that_is_cancelled_leaves_the_way_free(registry: TaskReg
 
     assert isinstance(run.results["a"].exception, TaskTimeoutError)
     assert run.results["b"].ok
+
+
+class Shelf(Supply):
+    """Takes executors from a shelf, without a thread, in which virtual time would jump."""
+
+    def __init__(self, seconds: float, *executors: Executor) -> None:
+        super().__init__("cpu", list, lambda workers: None)
+        self._seconds = seconds
+        self._shelf = list(executors)
+        self._one_at_a_time = anyio.Lock()
+
+    async def open(self, task: str) -> None:
+        async with self._one_at_a_time:
+            if self.opened is None:
+                await anyio.sleep(self._seconds)
+                self._use(Opened(self._shelf.pop(0)), 4)
+
+
+@pytest.mark.virtual_time
+async def test_time_does_not_run_while_an_executor_opens_or_suspects_wait(
+    registry: TaskRegistry,
+) -> None:
+    first, second = Held(4), Held(4)
+    pool = Pool("cpu", list, 4)
+    pool.supply = Shelf(6, first, second)
+    begun = anyio.current_time()
+    ended: dict[str, float] = {}
+
+    async def call(name: str) -> None:
+        registry.task(name, executor="cpu", timeout=10)(one)
+        there = Call(name, Sent(one))
+        await within(10, name, "", pool.call, there, (), registry[name], keep=False)
+        ended[name] = anyio.current_time() - begun
+
+    async with anyio.create_task_group() as group:
+        for name in ("a", "b", "c"):
+            group.start_soon(call, name)
+        await in_time(lambda: len(first.calls) == 3)
+        await anyio.sleep(9)
+        first.break_down()
+        await settle()
+        group.start_soon(call, "later")
+        for _ in range(3):
+            await in_time(lambda: second.calls)
+            assert 1 == len(second.calls)
+            await anyio.sleep(9)
+            second.finish(*list(second.calls))
+            await settle()
+        await anyio.sleep(9)
+        second.finish("later")
+
+    # Two openings and five times nine seconds, and what was slept meanwhile for want of an event.
+    assert list(ended)[-1] == "later"
+    assert ended["later"] == pytest.approx(2 * 6 + 5 * 9, abs=0.1)
+
+
+async def test_opening_an_executor_is_part_of_an_attempt_that_has_a_timeout(
+    registry: TaskRegistry,
+) -> None:
+    may_open = threading.Event()
+    registry.task("load", executor="cpu", timeout=0.1)(one)
+    registry.task("later", executor="cpu", after=["load"])(one)
+
+    def make() -> Threads:
+        may_open.wait(60)
+        return Threads(1)
+
+    async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
+        await in_time(lambda: status_of(run, "load") is TaskStatus.FAILED)
+        may_open.set()
+
+    assert isinstance(run.results["load"].exception, TaskTimeoutError)
+    assert run.results["later"].ok
+
+
+async def test_a_call_whose_time_is_over_does_not_begin(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    """A pool takes more calls out of its queue than it has workers, and those run to their end."""
+    may_go, written = tmp_path / "may go", tmp_path / "written"
+    registry.task("a", executor="cpu")(partial(wait_for, may_go))
+    registry.task("b", executor="cpu", timeout=0.5)(partial(written.write_text, "it has begun"))
+    with spawned(1) as pool:
+        async with running(
+            TaskScheduler(registry, executors={"cpu": pool}, resources={"executor cpu": 2})
+        ) as run:
+            await in_time(lambda: status_of(run, "b") is TaskStatus.FAILED)
+            may_go.touch()
+
+    assert isinstance(run.results["b"].exception, TaskTimeoutError)
+    assert run.results["a"].ok
+    assert not written.exists()
+
+
+def test_a_call_that_came_too_late_says_so() -> None:
+    with pytest.raises(RemoteFailure) as caught:
+        carry_out(Call("load", Sent(one), expires=time.monotonic()))
+
+    assert "the time of the attempt was over" in str(caught.value.unpacked("load"))
+
+
+@needs_posix
+@each("make", [partial(spawned, 1), partial(spawned, 2)])
+async def test_a_pool_that_does_not_notice_a_death_is_ended(
+    registry: TaskRegistry, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._any_executor._LOOK", 0.05)
+    registry.task("before", executor="cpu")(one)
+    registry.task("dies", executor="cpu", depends_on=["before"])(die_in_the_middle_of_a_result)
+    registry.task("after", executor="cpu", after=["dies"])(one)
+
+    with anyio.fail_after(60):
+        results = await TaskScheduler(registry, executors={"cpu": make}).run()
+
+    assert isinstance(results["dies"].exception, WorkerDiedError)
+    assert results["after"].ok
+
+
+async def test_what_submit_returns_has_to_be_a_future(registry: TaskRegistry) -> None:
+    class Silent(Held):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return None
+
+    result = await outcome_of(registry, Silent(), one)
+
+    assert (
+        "ExecutorError: Task 'load' could not run, because of the executor 'cpu': its submit() "
+        "returned None (NoneType), and has to return a Future."
+    ) == result.error
+
+
+async def test_threads_that_cannot_begin_are_not_told_as_a_death(
+    registry: TaskRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def make() -> Threads:
+        tries.append(1)
+        return Threads(1, initializer=fail if len(tries) == 1 else one)
+
+    result = await outcome_of(registry, make, one, retries=2)
+
+    assert (1, 2) == (result.result, result.attempts)
+    assert str(result.failures[0].exception).startswith(
+        "Task 'load' could not run, because of the executor 'cpu': it is broken: "
+    )
 
 
 # Opening and closing
@@ -1397,7 +1577,8 @@ async def test_an_executor_that_cannot_be_made_fails_the_attempt(registry: TaskR
     first = result.failures[0].exception
     assert isinstance(first.__cause__, OSError)
     assert (
-        "Task 'load' could not run in the executor 'cpu': opening it failed: OSError: no such host"
+        "Task 'load' could not run, because of the executor 'cpu': opening it failed: "
+        "OSError: no such host"
     ) == str(first)
 
 
@@ -1405,8 +1586,8 @@ async def test_what_makes_something_else_is_refused(registry: TaskRegistry) -> N
     result = await outcome_of(registry, lambda: 7, one)
 
     assert (
-        "ExecutorError: Task 'load' could not run in the executor 'cpu': opening it failed: "
-        "TypeError: expected a function that makes an executor, got 7 (int)"
+        "ExecutorError: Task 'load' could not run, because of the executor 'cpu': opening it "
+        "failed: TypeError: expected a function that makes an executor, got 7 (int)"
     ) == result.error
 
 
@@ -1458,6 +1639,59 @@ async def test_an_executor_that_does_not_shut_down_is_left_and_logged(
     [record] = caplog.records
     assert record.getMessage().startswith("The executor 'cpu' has not shut down within ")
     may_end.set()
+
+
+async def test_executors_shut_down_at_the_same_time(registry: TaskRegistry) -> None:
+    both = threading.Barrier(2)
+
+    class Sociable(Threads):
+        def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
+            both.wait(60)
+            super().shutdown(wait=wait)
+
+    for name in ("a", "b"):
+        registry.task(name, executor=name)(one)
+    executors = {"a": lambda: Sociable(1), "b": lambda: Sociable(1)}
+
+    with anyio.fail_after(60):
+        assert (await TaskScheduler(registry, executors=executors).run()).ok
+
+    assert not both.broken
+
+
+def test_a_second_cancellation_while_executors_shut_down_leaves_none_open(
+    registry: TaskRegistry,
+) -> None:
+    may_end = threading.Event()
+    shut_down: list[str] = []
+
+    class Slow(Threads):
+        def __init__(self, name: str) -> None:
+            super().__init__(1)
+            self.name = name
+
+        def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
+            may_end.wait(60)
+            super().shutdown(wait=wait)
+            shut_down.append(self.name)
+
+    for name in ("a", "b"):
+        registry.task(name, executor=name)(one)
+    executors = {"a": lambda: Slow("a"), "b": lambda: Slow("b")}
+    scheduler = TaskScheduler(registry, executors=executors)
+
+    async def main() -> None:
+        task = asyncio.create_task(scheduler.run())
+        await until(lambda: scheduler._ends and not scheduler._runs and scheduler.results.ok)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        may_end.set()
+        await in_time(lambda: len(shut_down) == 2)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+    assert ["a", "b"] == sorted(shut_down)
 
 
 async def test_while_executors_shut_down_the_run_can_be_explained_and_left(
@@ -1743,8 +1977,8 @@ async def test_a_process_that_cannot_be_started_fails_the_attempt(
     result = (await TaskScheduler(registry).run())["load"]
 
     assert (
-        "ExecutorError: Task 'load' could not run in the executor 'process': it gave up the call: "
-        "OSError: no more processes"
+        "ExecutorError: Task 'load' could not run, because of the executor 'process': it gave up "
+        "the call: OSError: no more processes"
     ) == result.error
 
 
@@ -1773,9 +2007,10 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
 
     assert (0, "") == (ran.returncode, ran.stderr)
     assert (
-        "ExecutorError: Task 'load' could not run in the executor 'process': opening it failed: "
-        "RuntimeError: this is a worker that has begun to read the program, which runs the tasks "
-        'as soon as it is read. Put what runs them under `if __name__ == "__main__":`.\nNone\n'
+        "ExecutorError: Task 'load' could not run, because of the executor 'process': opening it "
+        "failed: RuntimeError: this is a worker that has begun to read the program, which runs the "
+        "tasks as soon as it is read. Put what runs them under "
+        '`if __name__ == "__main__":`.\nNone\n'
     ) == ran.stdout
 
 
@@ -1802,9 +2037,9 @@ def test_a_program_that_is_read_from_standard_input_is_told_to_be_a_file() -> No
 
     assert (0, "") == (ran.returncode, ran.stderr)
     assert (
-        "ExecutorError: Task 'load' could not run in the executor 'process': opening it failed: "
-        "RuntimeError: a worker begins by reading the program, and that is in no file: '<stdin>'. "
-        "Write it to one, as standard input can be read but once.\n"
+        "ExecutorError: Task 'load' could not run, because of the executor 'process': opening it "
+        "failed: RuntimeError: a worker begins by reading the program, and that is in no file: "
+        "'<stdin>'. Write it to one, as standard input can be read but once.\n"
     ) == ran.stdout
 
 
@@ -1816,8 +2051,8 @@ async def test_a_call_that_the_executor_gives_up_fails_the_attempt(registry: Tas
         held.calls["load"][0].cancel()
 
     assert (
-        "ExecutorError: Task 'load' could not run in the executor 'cpu': it was shut down, and "
-        "gave up the call."
+        "ExecutorError: Task 'load' could not run, because of the executor 'cpu': it was shut "
+        "down, and gave up the call."
     ) == run.results["load"].error
 
 
@@ -2009,6 +2244,53 @@ async def test_a_second_run_knows_how_many_workers_there_were(registry: TaskRegi
     assert [1.0, 2.0] == [plan.runs[0].makespan for plan in (unknown, scheduler.plan([None]))]
 
 
+async def test_an_executor_that_tells_of_its_workers_is_followed(registry: TaskRegistry) -> None:
+    told: list[Callable[[int], None]] = []
+    ended: list[int] = []
+
+    class Growing(Held):
+        def follow(self, tell: Callable[[int], None]) -> Callable[[], None]:
+            told.append(tell)
+            return lambda: ended.append(1)
+
+    for number in range(9):
+        registry.task(f"{number}", executor="cpu")(one)
+    held = Growing(1)
+    async with running(TaskScheduler(registry, executors={"cpu": held})):
+        await until(lambda: len(held.calls) == 1)
+        await settle()
+        assert 1 == len(held.calls)
+        # In whatever thread.
+        await anyio.to_thread.run_sync(told[0], 3)
+        await until(lambda: len(held.calls) == 3)
+        await settle()
+        assert 3 == len(held.calls)
+        await finish_all(held)
+
+    assert ([1], 1) == (ended, len(told))
+    # It may yet tell.
+    told[0](7)
+    await settle()
+
+
+async def test_what_is_not_known_of_an_executor_that_was_not_opened_is_not_planned_with(
+    registry: TaskRegistry,
+) -> None:
+    @registry.task
+    async def fails() -> None:
+        raise ValueError("no")
+
+    for number in range(4):
+        registry.task(f"{number}", estimate=1, executor="cpu", depends_on=["fails"])(one)
+    scheduler = TaskScheduler(registry, executors={"cpu": lambda: Threads(2)})
+    before = scheduler.plan([None], seconds={"fails": 1})
+
+    assert not (await scheduler.run()).ok
+
+    after = scheduler.plan([None], seconds={"fails": 1})
+    assert before.runs[0].makespan == after.runs[0].makespan
+
+
 # Results that stay where they are
 
 
@@ -2072,6 +2354,122 @@ async def test_a_result_stays_where_another_task_takes_it(
     if keep_results:
         assert isinstance(results["one"].result, Handle)
         assert 2 == results["twice"].result
+
+
+async def test_a_result_that_is_taken_as_a_whole_does_not_stay(registry: TaskRegistry) -> None:
+    registry.task(executor="far")(one)
+    registry.task(executor="far")(twice)
+
+    @registry.task(after=["one"])
+    async def here(one: TaskResult) -> Any:
+        return one.result
+
+    executor = Keeping()
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    assert [] == executor.kept
+    assert (1, 2) == (results[here].result, results["twice"].result)
+
+
+async def test_what_stayed_in_an_executor_that_is_replaced_is_fetched(
+    registry: TaskRegistry,
+) -> None:
+    registry.task(executor="far")(one)
+    registry.task(executor="far")(twice)
+    registry.task(executor="far", depends_on=["twice"])(two)
+
+    @registry.task(after=["two"])
+    async def here(one: int) -> int:
+        return one
+
+    class Brittle(Keeping):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            if args[0].task == "two":
+                future = Future()
+                future.set_exception(BrokenExecutor("it is gone"))
+            return future
+
+    executor = Brittle()
+
+    results = await TaskScheduler(registry, executors={"far": lambda: executor}).run()
+
+    assert isinstance(results["two"].exception, WorkerDiedError)
+    assert 1 == results[here].result
+
+
+@each(
+    ("error", "text"),
+    [
+        (OSError("no route"), "OSError: no route"),
+        (RemoteFailure(ValueError("no such row")), "ValueError: no such row"),
+    ],
+)
+async def test_a_result_that_cannot_be_fetched_fails_who_takes_it(
+    registry: TaskRegistry, error: Exception, text: str
+) -> None:
+    registry.task(executor="far")(one)
+    registry.task(executor="far")(twice)
+
+    @registry.task
+    async def here(one: int) -> int:
+        return one
+
+    executor = Keeping()
+
+    def fetch(handle: Any) -> NoReturn:
+        raise error
+
+    executor.fetch = fetch  # type: ignore[method-assign]
+
+    results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    failure = results[here].exception
+    assert isinstance(failure, ExecutorError)
+    assert (
+        "Task 'here' could not run, because of the executor 'far': fetching the result of 'one' "
+        f"failed: {text}"
+    ) == str(failure)
+    assert text == error_text(failure.__cause__)
+
+
+async def test_fetching_a_result_is_part_of_an_attempt_that_has_a_timeout(
+    registry: TaskRegistry,
+) -> None:
+    registry.task(executor="far")(one)
+    registry.task(executor="far")(twice)
+    may_end = threading.Event()
+
+    @registry.task(timeout=0.1)
+    async def here(one: int) -> int:
+        return one
+
+    executor = Keeping()
+    executor.fetch = lambda handle: may_end.wait(60)  # type: ignore[method-assign]
+
+    with anyio.fail_after(30):
+        results = await TaskScheduler(registry, executors={"far": executor}).run()
+
+    may_end.set()
+    assert isinstance(results[here].exception, TaskTimeoutError)
+
+
+async def test_a_lifetime_gets_the_value_of_a_result_that_stays(registry: TaskRegistry) -> None:
+    registry.task(executor="far")(one)
+    registry.task(executor="far")(twice)
+
+    @registry.task
+    async def here(one: int) -> Any:
+        yield one
+
+    @registry.task
+    async def user(here: int) -> int:
+        return here
+
+    results = await TaskScheduler(registry, executors={"far": Keeping()}).run()
+
+    assert 1 == results[user].result
 
 
 async def test_an_executor_that_keeps_nothing_is_not_asked_to(

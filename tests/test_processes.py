@@ -356,6 +356,19 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(
     assert process != executor.submit(pid).result(60)
 
 
+def test_a_process_that_has_died_gets_no_call_though_its_pool_has_not_noticed(
+    executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = executor.submit(pid).result()
+    [idle] = executor._idle
+    monkeypatch.setattr(idle, "submit", pytest.fail)
+    [known] = idle._processes.values()
+    os.kill(process, signal.SIGKILL)
+    known.join(60)
+
+    assert process != executor.submit(pid).result(60)
+
+
 def test_a_call_that_is_taken_and_forgotten_while_its_process_dies_goes_to_another_one(
     executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

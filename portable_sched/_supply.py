@@ -1,0 +1,232 @@
+"""The executors of one name in one run, one after another: made, replaced, and ended."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from anyio import Event
+
+from ._any_executor import end, is_executor, workers_of
+from ._backend import call_soon, context_outside
+from ._checks import shown
+from ._errors import ExecutorError, error_text
+from ._opened import Opened
+
+
+class _Opening:
+    """An executor that is being made.
+
+    Attributes:
+        is_over: set when it is there, or has failed.
+        made: it.
+        workers: how many it has.
+        error: what went wrong.
+        thread: where that happens.
+    """
+
+    __slots__ = ("error", "is_over", "made", "thread", "workers")
+
+    def __init__(self, make: Callable[["_Opening"], None]) -> None:
+        self.is_over = Event()
+        self.made: Opened | None = None
+        self.workers: int | None = None
+        self.error: BaseException | None = None
+        # It may start a cluster. And who waits may be cancelled, or have no more time.
+        self.thread = Thread(
+            target=context_outside().run,
+            args=(make, self),
+            name="portable_sched opening",
+            daemon=True,
+        )
+        self.thread.start()
+
+
+class Supply:
+    """The executors of one name in one run.
+
+    Args:
+        name: what tasks call it.
+        given: the executor, or what makes one.
+        told: told how many workers there are, when that is known and whenever it changes.
+
+    Attributes:
+        name: as above.
+        opened: the one that is given calls; None where it is yet to be made.
+        can_replace: whether there is what makes another.
+        fetch: brings the value of a handle, if there was one that gives handles.
+    """
+
+    __slots__ = (
+        "_is_over",
+        "_make",
+        "_old",
+        "_opening",
+        "_soon",
+        "_told",
+        "_unfollow",
+        "can_replace",
+        "fetch",
+        "name",
+        "opened",
+    )
+
+    def __init__(self, name: str, given: Any, told: Callable[[int | None], None]) -> None:
+        self.name = name
+        self.opened: Opened | None = None
+        self.can_replace = not is_executor(given)
+        self.fetch: Callable[[Any], Any] | None = None
+        self._make = given
+        self._told = told
+        self._soon = call_soon()
+        self._old: list[Opened] = []
+        self._opening: _Opening | None = None
+        self._unfollow: Callable[[], None] = _nothing
+        self._is_over = False
+        if not self.can_replace:
+            self._use(Opened(given), workers_of(given))
+
+    def begin(self) -> None:
+        """The run begins; of an executor that is there already there may be news."""
+        if self.opened is not None:
+            self._follow(self.opened)
+
+    async def open(self, task: str) -> None:
+        """Have an executor made, or wait for the one that is being made.
+
+        Args:
+            task: name of the task for which it is.
+
+        Raises:
+            ExecutorError: that failed.
+        """
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = _Opening(self._make_in_thread)
+        await opening.is_over.wait()
+        error = opening.error
+        if error is None:
+            return
+        try:
+            if not isinstance(error, Exception):
+                raise error
+            reason = f"opening it failed: {error_text(error)}"
+            raise ExecutorError(task, self.name, reason) from error
+        finally:
+            # An exception that knows a frame that knows the exception is a cycle.
+            del error, opening
+
+    def replace(self, opened: Opened) -> None:
+        """Have another executor made for the next call."""
+        if self.can_replace and self.opened is opened:
+            self.opened = None
+            self._old.append(opened)
+
+    def end(self, *, at_once: bool) -> Event:
+        """The run is over: shut down what it has opened, in a thread; what it was given goes on.
+
+        Args:
+            at_once: whether nobody waits for what there still is.
+
+        Returns:
+            an event that is set when all has ended.
+        """
+        self._is_over = True
+        self._unfollow()
+        # It leads to the run.
+        self._told = _nobody
+        if self.opened is not None:
+            self.opened.is_over.set()
+        is_over = Event()
+        if self._opening is None and not self._to_end():
+            is_over.set()
+        else:
+            Thread(
+                target=self._end_in_thread,
+                args=(is_over, at_once),
+                name="portable_sched ending",
+                daemon=True,
+            ).start()
+        return is_over
+
+    def _make_in_thread(self, opening: _Opening) -> None:
+        try:
+            opening.made = self._made()
+            opening.workers = workers_of(opening.made.executor)
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the event loop
+            opening.error = error
+        # Or the event loop is gone.
+        with suppress(RuntimeError):
+            self._soon(partial(self._has_opened, opening))
+
+    def _has_opened(self, opening: _Opening) -> None:
+        if self._is_over:
+            # It is seen to already.
+            return
+        self._opening = None
+        if opening.made is not None:
+            self._use(opening.made, opening.workers)
+            self._follow(opening.made)
+        opening.is_over.set()
+
+    def _use(self, opened: Opened, workers: int | None) -> None:
+        self.opened = opened
+        self.fetch = getattr(opened.executor, "fetch", None)
+        self._told(workers)
+
+    def _follow(self, opened: Opened) -> None:
+        follow = getattr(opened.executor, "follow", None)
+        if follow is not None:
+            self._unfollow = follow(partial(self._note_workers, opened))
+
+    def _note_workers(self, opened: Opened, workers: int) -> None:
+        """In a thread of the executor: it has another number of workers now."""
+        with suppress(RuntimeError):
+            self._soon(partial(self._has_workers, opened, workers))
+
+    def _has_workers(self, opened: Opened, workers: int) -> None:
+        if self.opened is opened:
+            self._told(workers)
+
+    def _made(self) -> Opened:
+        executor = self._make()
+        # One that is shared by a whole program may be the one that we have retired, and no other.
+        known = [old for old in self._old if old.executor is executor and old.running is None]
+        if known and known[0].is_ended:
+            # It has not noticed yet. Then there is another one.
+            self._old.remove(known.pop())
+            end(executor, wait=True, at_once=True)
+            executor = self._make()
+        if not is_executor(executor):
+            raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
+        if not known:
+            return Opened(executor)
+        self._old.remove(known[0])
+        known[0].is_retired = False
+        return known[0]
+
+    def _to_end(self) -> list[Opened]:
+        opened = self.opened if self.can_replace else None
+        return [*self._old, *([] if opened is None else [opened])]
+
+    def _end_in_thread(self, is_over: Event, at_once: bool) -> None:  # noqa: FBT001 - a thread passes its arguments by position
+        old = [*self._old]
+        left = self._to_end()
+        if self._opening is not None:
+            self._opening.thread.join()
+            left += [] if self._opening.made is None else [self._opening.made]
+        for opened in left:
+            opened.is_over.set()
+            end(opened.executor, wait=True, at_once=at_once or opened in old)
+        # Or the event loop is gone.
+        with suppress(RuntimeError):
+            self._soon(is_over.set)
+
+
+def _nothing() -> None:
+    """Stands for what ends following an executor that does not tell of its workers."""
+
+
+def _nobody(workers: int | None) -> None:
+    """Stands for who is told of workers, when the run is over."""
