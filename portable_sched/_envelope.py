@@ -83,6 +83,16 @@ class Sent:
             self._far = Sent(self._function, far=True)
         return self._far
 
+    def fall_back(self) -> bool:
+        """Have it go by value from now on, since what it refers to is not there; if it can."""
+        if self._to_go_far or self._parts is None or self._parts[0] is None:
+            return False
+        value = self.far().packed().value
+        if value is None:
+            return False
+        self._parts = (None, value, None)
+        return True
+
     def packed(self) -> "_Arrived":
         """What of it goes to a worker.
 
@@ -140,26 +150,26 @@ class _Arrived:
     So that what is wrong with it fails the call, and not the worker.
     """
 
-    __slots__ = ("_home", "_reference", "_value")
+    __slots__ = ("_home", "_reference", "value")
 
     def __init__(self, reference: bytes | None, value: bytes | None, home: str | None) -> None:
         self._reference = reference
-        self._value = value
+        self.value = value
         self._home = home
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An executor may send it on to another worker.
-        return _Arrived, (self._reference, self._value, self._home)
+        return _Arrived, (self._reference, self.value, self._home)
 
     def load(self) -> Callable[..., Any]:
         function: Callable[..., Any]
         # A worker that `multiprocessing` has started has its parent's `__main__`; others have their
         # own, in which there may be something else of that name.
         is_at_home = self._home is not None and self._home == _path_of_main()
-        if self._reference is not None and (self._value is None or is_at_home):
+        if self._reference is not None and (self.value is None or is_at_home):
             function = pickle.loads(self._reference)  # noqa: S301 - of the program that sent us here
         else:
-            function = pickle.loads(self._value or b"")  # noqa: S301 - as above
+            function = pickle.loads(self.value or b"")  # noqa: S301 - as above
         return function
 
 

@@ -48,7 +48,7 @@ from ._envelope import Call, carry_out, unpacked
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import InFlight, Opened
-from ._remote_failures import RESULT, RemoteFailure
+from ._remote_failures import FUNCTION, RESULT, RemoteFailure
 from ._standard_executors import executors_of
 from ._supply import Supply
 from ._tasks import THREAD, TaskDef
@@ -64,6 +64,10 @@ _SHUTDOWN: Final = 30.0
 
 class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and never leaves this module
     """The executor broke, and the call was not the only one there."""
+
+
+class _NotFoundThere(Exception):  # noqa: N818 - as above
+    """The worker has no such function, as of one under the guard of `__main__`: by value, then."""
 
 
 class Pool:
@@ -132,7 +136,10 @@ class Pool:
         """
         try:
             try:
-                return await self._once(call, values, definition, keep=keep, alone=False)
+                try:
+                    return await self._once(call, values, definition, keep=keep, alone=False)
+                except _NotFoundThere:
+                    return await self._once(call, values, definition, keep=keep, alone=False)
             except _Suspected:
                 # From here on nobody else begins a call.
                 self._suspects += 1
@@ -245,6 +252,8 @@ class Pool:
             raised = error.unpacked(call.task)
             if error.part is None:
                 return raised
+            if error.part == FUNCTION and call.function.fall_back():
+                return _NotFoundThere()
             part = part_name(error.part, call, definition)
             return not_picklable(call.task, self.name, part, error_text(raised), raised)
         if isinstance(error, BrokenThreadPool):

@@ -979,6 +979,54 @@ def test_functions_of_a_program_are_found_however_it_was_started(
     assert (0, "True 4\n", "") == (ran.returncode, ran.stdout, ran.stderr)
 
 
+GUARDED = """
+import anyio, sys
+from portable_sched import TaskScheduler, task
+
+if __name__ == "__main__":
+    factor = 3
+
+    @task(executor="process", retries=2)
+    def there():
+        return factor * 2
+
+    @task(executor="process", depends_on=["there"])
+    async def again():
+        return factor
+
+    results = anyio.run(TaskScheduler().run, backend=sys.argv[1])
+    print(*[(result.result, result.attempts, result.error) for result in results], sep="\\n")
+"""
+
+
+@each("backend", ["asyncio", "trio"])
+@each("by_value", [True, False])
+def test_functions_under_the_guard_of_the_program_go_by_value(
+    tmp_path: Path, backend: str, *, by_value: bool
+) -> None:
+    (tmp_path / "script.py").write_text(GUARDED)
+    if not by_value:
+        (tmp_path / "cloudpickle.py").write_text("raise ImportError('it is not installed')")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+    ran = subprocess.run(
+        [sys.executable, "script.py", backend],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    if by_value:
+        assert "(6, 1, None)\n(3, 1, None)\n" == ran.stdout
+    else:
+        assert "(None, 2, \"NotPicklableError: Task 'there' runs in the executor" in ran.stdout
+        assert "and the function cannot get there or back by pickling: AttributeError" in ran.stdout
+
+
 # Workers that die
 
 
