@@ -30,7 +30,8 @@ from portable_sched import (
     WorkerDiedError,
 )
 
-from ._any_executor import workers_of
+from ._any_executor import is_executor, workers_of
+from ._checks import shown
 from ._envelope import Call, Sent, carry_out
 
 Make = Callable[[], Executor]
@@ -106,6 +107,7 @@ def check_executor(make: Make, *, backend: str = "asyncio", seconds: float = 60)
 
     Raises:
         AssertionError: it does not keep something; the message says what, a line for each.
+        TypeError: `make` is no function, or returns no executor.
         Exception: what `make` raises.
 
     >>> from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +122,11 @@ def check_executor(make: Make, *, backend: str = "asyncio", seconds: float = 60)
     stops running calls     no
     context variables       no
     """
+    if is_executor(make):
+        raise TypeError(
+            f"Expected a function that makes an executor, got {shown(make)}. Write lambda: ... "
+            "around what makes it."
+        )
     trial = _Trial(make, backend, seconds)
     before = set(active_children())
     report: ExecutorReport | None = None
@@ -239,6 +246,10 @@ class _Trial:
 
     def _made_and_shut_down(self) -> int | None:
         executor = self._make()
+        if not is_executor(executor):
+            raise TypeError(
+                f"Expected make to return a concurrent.futures.Executor, got {shown(executor)}."
+            )
         workers = workers_of(executor)
         executor.shutdown()
         return workers
@@ -347,6 +358,10 @@ def _given(lock: object) -> bool:
     return lock is not None
 
 
+def _takes(kept: object) -> bool:
+    return kept is not None
+
+
 def _sleep() -> None:
     time.sleep(2)
 
@@ -424,8 +439,13 @@ def _what_cannot_be_pickled(trial: _Trial) -> Iterator[str]:
     registry.task("lock")(_lock)
     registry.task("given", executor="checked")(_given)
     registry.task("returned", executor="checked")(_lock)
+    # It may stay there, and be taken in another worker.
+    registry.task("kept", executor="checked")(_lock)
+    for number in range(2):
+        registry.task(f"takes {number}", executor="checked")(_takes)
     results = trial.run(registry)
-    for name, part in (("given", "the parameter 'lock'"), ("returned", "the result")):
+    parts = {"given": "the parameter 'lock'", "returned": "the result", "kept": "the result"}
+    for name, part in parts.items():
         result = results[name]
         error = result.exception
         if not (result.ok or (isinstance(error, NotPicklableError) and error.part == part)):

@@ -110,7 +110,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
     "dask": {"_remote_failures"},
-    "_contract": {"", "_any_executor", "_envelope"},
+    "_contract": {"", "_any_executor", "_checks", "_envelope"},
     "testing": {"", "_contract", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
     "_progress_places": set(),

@@ -329,7 +329,8 @@ class LastOfAll(Wrapped):
 def test_what_an_executor_does_not_keep_is_named(check: Any, make: Any, line: str) -> None:
     trial = _Trial(make, "asyncio", 60)
     trial.workers = 2
-    [found] = check(trial)
+    # One that is kept is named like one that is returned.
+    [found, *_] = check(trial)
 
     assert line == found[: len(line)]
 
@@ -517,11 +518,28 @@ def test_an_executor_that_is_stuck_is_found_out_in_time(make: Any, what: str) ->
     before = set(threading.enumerate())
     try:
         with pytest.raises(AssertionError) as caught:
-            check_executor(lambda: make(1), seconds=0.5)
+            check_executor(lambda: make(1), seconds=2)
     finally:
         RELEASED.set()
         for thread in set(threading.enumerate()) - before:
             thread.join()
 
     [line] = str(caught.value).splitlines()[1:]
-    assert f"- all comes to an end: {what} had not after 0.5 s" == line
+    assert f"- all comes to an end: {what} had not after 2 s" == line
+
+
+def test_what_makes_no_executor_is_refused() -> None:
+    with pytest.raises(TypeError) as caught:
+        check_executor(lambda: None)  # type: ignore[arg-type,return-value]
+
+    assert ("Expected make to return a concurrent.futures.Executor, got None (NoneType).") == str(
+        caught.value
+    )
+
+
+def test_an_executor_in_place_of_what_makes_it_is_refused() -> None:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(TypeError) as caught:
+        check_executor(executor)  # type: ignore[arg-type]
+
+    assert str(caught.value).startswith("Expected a function that makes an executor, got <conc")
+    assert str(caught.value).endswith("Write lambda: ... around what makes it.")

@@ -476,9 +476,9 @@ async def test_an_async_function_runs_in_a_worker_that_was_forked_off_an_event_l
     with warnings.catch_warnings():
         # Of threads, which is why to fork is no good idea.
         warnings.simplefilter("ignore", DeprecationWarning)
-        forked = ProcessPoolExecutor(1, mp_context=get_context("fork"))
-        with forked:
-            results = await TaskScheduler(registry, executors={"cpu": forked}).run()
+        executors = {"cpu": lambda: ProcessPoolExecutor(1, mp_context=get_context("fork"))}
+        with anyio.fail_after(60):
+            results = await TaskScheduler(registry, executors=executors).run()
 
     assert (here, [2, 3]) == (results["async"].result, results["structured"].result)
 
@@ -1934,7 +1934,7 @@ async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
 
 async def test_an_executor_that_is_made_twice_goes_on(registry: TaskRegistry) -> None:
     """As where a function returns the one of the whole program."""
-    registry.task("a", executor="cpu", timeout=0.5)(one)
+    registry.task("a", executor="cpu", timeout=1.5)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
     held = Held(_processes={1: "none that could be ended"}, begins={"a"})
@@ -1950,7 +1950,7 @@ async def test_an_executor_that_is_made_again_after_its_end_is_shut_down_first(
     registry: TaskRegistry, process: BaseProcess
 ) -> None:
     """It may not have noticed that its processes are gone, and blame who comes next."""
-    registry.task("a", executor="cpu", timeout=0.5)(one)
+    registry.task("a", executor="cpu", timeout=1.5)(one)
     registry.task("b", executor="cpu", after=["a"])(one)
     first, second = Held(_processes={1: process}, begins={"a"}), Held()
     with made(first, first, second) as make:
@@ -2193,6 +2193,13 @@ async def test_what_is_urgent_overtakes_what_waits_for_the_executor(
             await checkpoint()
 
 
+@pytest.fixture
+def calls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is."""
+    monkeypatch.setattr("portable_sched._pools._SHORT", 60.0)
+
+
+@pytest.mark.usefixtures("calls_are_short")
 async def test_while_calls_are_short_there_are_as_many_again(registry: TaskRegistry) -> None:
     for number in range(8):
         registry.task(f"{number}", executor="cpu")(one)
@@ -2206,6 +2213,7 @@ async def test_while_calls_are_short_there_are_as_many_again(registry: TaskRegis
         await finish_all(held)
 
 
+@pytest.mark.usefixtures("calls_are_short")
 async def test_when_calls_take_long_again_there_are_no_more_than_workers(
     registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -2226,6 +2234,7 @@ async def test_when_calls_take_long_again_there_are_no_more_than_workers(
         await finish_all(held)
 
 
+@pytest.mark.usefixtures("calls_are_short")
 async def test_how_far_to_look_ahead_may_be_for_the_executor_to_say(
     registry: TaskRegistry,
 ) -> None:

@@ -33,6 +33,7 @@ from portable_sched import (
     TaskStatus,
     WorkerDiedError,
 )
+from portable_sched._standard_executors import _processors
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="there is one clock for all processes, and /proc"
@@ -244,12 +245,12 @@ def complaints_of_order(graph: Sequence[Plan], log: Log) -> Iterator[str]:
             for call in log.of(plan.name):
                 if not ends or call.began < min(ends):
                     yield f"{plan.name} began before {needed.name} had ended"
-    for executor in ("cpu", "process"):
+    for executor, workers in (("cpu", WORKERS), ("process", _processors())):
         names = {plan.name for plan in graph if plan.executor == executor}
         calls = [call for call in log.calls if call.name in names and call.ended is not None]
         for call in calls:
             at_once = [one for one in calls if one.began <= call.began < (one.ended or 0)]
-            if len(at_once) > WORKERS:
+            if len(at_once) > workers:
                 yield f"{len(at_once)} calls at one time in {executor}"
 
 
