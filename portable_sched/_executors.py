@@ -16,7 +16,7 @@ from ._timeouts import within
 
 if TYPE_CHECKING:
     # Imported where there is a task for it: most programs have none.
-    from ._pools import Pool
+    from ._pool import Pool
 
 _ABANDONED: Final = "It is in a thread, which cannot be stopped and goes on by itself."
 

@@ -19,7 +19,8 @@ from ._watch import TELLING, states_that_tell
 
 if TYPE_CHECKING:
     # Imported where there is a task for them: most programs have none.
-    from ._pools import Pool, Pools
+    from ._pool import Pool
+    from ._pools import Pools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,12 +57,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_standard_executors": {"_processes"},
     "_opened": {"_any_executor", "_transport"},
     "_supply": {"_any_executor", "_backend", "_checks", "_errors", "_opened"},
-    "_pools": {
+    "_pool": {
         *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
-        *("_remote_failures", "_standard_executors", "_supply", "_tasks", "_timeouts"),
-        "_transport",
+        *("_remote_failures", "_supply", "_tasks", "_timeouts", "_transport"),
     },
-    "_executors": {"_backend", "_envelope", "_log", "_pools", "_tasks", "_timeouts"},
+    "_pools": {"_backend", "_log", "_pool", "_standard_executors", "_tasks"},
+    "_executors": {"_backend", "_envelope", "_log", "_pool", "_tasks", "_timeouts"},
     "_hooks": {"_executors", "_log", "_tasks"},
     "_failures": {"_errors"},
     "_engine": {"_backend", "_executors", "_failures", "_lifetimes", "_results", "_state"},
@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "_preparing": {
         *("_dataflow", "_engine", "_events", "_executors", "_graph", "_hooks", "_lifetimes"),
-        *("_pools", "_resources", "_results", "_state", "_tasks", "_watch"),
+        *("_pool", "_pools", "_resources", "_results", "_state", "_tasks", "_watch"),
     },
     "_scheduler": {
         *("_backend", "_checks", "_dataflow", "_engine", "_errors", "_events", "_formats"),

@@ -57,7 +57,7 @@ from portable_sched._any_executor import end, end_processes
 from portable_sched._envelope import Call, Sent, carry_out, result_of
 from portable_sched._errors import error_text
 from portable_sched._opened import Opened
-from portable_sched._pools import Pool
+from portable_sched._pool import Pool
 from portable_sched._processes import ProcessExecutor
 from portable_sched._remote_failures import RemoteFailure, _Link
 from portable_sched._standard_executors import _processors
@@ -2178,7 +2178,7 @@ async def test_an_executor_has_as_many_calls_as_workers(registry: TaskRegistry) 
 async def test_what_is_urgent_overtakes_what_waits_for_the_executor(
     registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portable_sched._pools._SHORT", 0.0)
+    monkeypatch.setattr("portable_sched._pool._SHORT", 0.0)
     for number in range(4):
         registry.task(f"low {number}", Priority.LOW, executor="cpu")(one)
     registry.task("high", Priority.HIGH, executor="cpu", depends_on=["low 0"])(one)
@@ -2196,7 +2196,7 @@ async def test_what_is_urgent_overtakes_what_waits_for_the_executor(
 @pytest.fixture
 def calls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is."""
-    monkeypatch.setattr("portable_sched._pools._SHORT", 60.0)
+    monkeypatch.setattr("portable_sched._pool._SHORT", 60.0)
 
 
 @pytest.mark.usefixtures("calls_are_short")
@@ -2224,7 +2224,7 @@ async def test_when_calls_take_long_again_there_are_no_more_than_workers(
         await until(lambda: len(held.calls) == 2)
         held.finish("0")
         await until(lambda: len(held.calls) == 4)
-        monkeypatch.setattr("portable_sched._pools._SHORT", 0.0)
+        monkeypatch.setattr("portable_sched._pool._SHORT", 0.0)
         held.finish("1")
         await until(lambda: "1" not in held.calls)
         await settle()
