@@ -85,7 +85,7 @@ class Sent:
 
     def fall_back(self) -> bool:
         """Have it go by value from now on, since what it refers to is not there; if it can."""
-        if self._to_go_far or self._parts is None or self._parts[0] is None:
+        if self._parts is None or self._parts[0] is None:
             return False
         value = self.far().packed().value
         if value is None:
@@ -162,14 +162,21 @@ class _Arrived:
         return _Arrived, (self._reference, self.value, self._home)
 
     def load(self) -> Callable[..., Any]:
-        function: Callable[..., Any]
         # A worker that `multiprocessing` has started has its parent's `__main__`; others have their
         # own, in which there may be something else of that name.
         is_at_home = self._home is not None and self._home == _path_of_main()
         if self._reference is not None and (self.value is None or is_at_home):
-            function = pickle.loads(self._reference)  # noqa: S301 - of the program that sent us here
-        else:
-            function = pickle.loads(self.value or b"")  # noqa: S301 - as above
+            try:
+                return self._loaded(self._reference)
+            except Exception:
+                # What stands under the guard is not there.
+                if self.value is None:
+                    raise
+        return self._loaded(self.value or b"")
+
+    @staticmethod
+    def _loaded(pickled: bytes) -> Callable[..., Any]:
+        function: Callable[..., Any] = pickle.loads(pickled)  # noqa: S301 - of the program that sent us here
         return function
 
 

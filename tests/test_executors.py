@@ -53,8 +53,8 @@ from portable_sched import (
     WorkerDiedError,
     carry,
 )
-from portable_sched._any_executor import end, end_processes
-from portable_sched._envelope import Call, Sent, carry_out, result_of
+from portable_sched._any_executor import end, end_processes, has_died
+from portable_sched._envelope import Call, Sent, _Arrived, carry_out, result_of
 from portable_sched._errors import error_text
 from portable_sched._opened import Opened
 from portable_sched._pool import Pool
@@ -999,6 +999,20 @@ if __name__ == "__main__":
 """
 
 
+def test_what_was_not_sent_does_not_go_another_way() -> None:
+    assert not Sent(one).fall_back()
+
+
+def test_a_function_that_is_not_at_home_either_is_taken_from_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "program.py", raising=False)
+    reference = b"c__main__\nnowhere\n."
+    assert 1 == _Arrived(reference, pickle.dumps(one), "program.py").load()()
+    with pytest.raises(AttributeError, match="nowhere"):
+        _Arrived(reference, None, "program.py").load()
+
+
 @each("backend", ["asyncio", "trio"])
 @each("by_value", [True, False])
 def test_functions_under_the_guard_of_the_program_go_by_value(
@@ -1610,6 +1624,15 @@ async def test_an_executor_that_no_task_of_the_run_needs_is_not_made(
     assert results.ok
 
 
+async def test_what_ends_the_program_while_an_executor_is_made_ends_it(
+    registry: TaskRegistry,
+) -> None:
+    registry.task("load", executor="cpu")(one)
+
+    with pytest.raises(SystemExit):
+        await TaskScheduler(registry, executors={"cpu": leave}).run()
+
+
 async def test_an_executor_that_cannot_be_made_fails_the_attempt(registry: TaskRegistry) -> None:
     tries: list[int] = []
 
@@ -1969,6 +1992,7 @@ def test_a_process_that_was_closed_needs_no_end() -> None:
     process.join()
     process.close()
 
+    assert not has_died(process)
     assert end_processes(SimpleNamespace(_processes={1: process}))
 
 
@@ -2328,6 +2352,20 @@ async def test_an_executor_that_tells_of_its_workers_is_followed(registry: TaskR
     # It may yet tell.
     told[0](7)
     await settle()
+
+
+async def test_news_of_an_executor_that_was_replaced_is_of_no_account() -> None:
+    told: list[int | None] = []
+    supply = Supply("cpu", list, told.append)
+    old, new = Opened(Held()), Opened(Held())
+    supply._use(old, 2)
+    supply.replace(old)
+    supply._use(new, 3)
+    supply._note_workers(old, 7)
+    supply._note_workers(new, 4)
+    await settle()
+
+    assert [2, 3, 4] == told
 
 
 async def test_what_is_not_known_of_an_executor_that_was_not_opened_is_not_planned_with(
