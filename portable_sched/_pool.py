@@ -131,10 +131,7 @@ class Pool:
         """
         try:
             try:
-                try:
-                    return await self._once(call, values, definition, keep=keep, alone=False)
-                except _NotFoundThere:
-                    return await self._once(call, values, definition, keep=keep, alone=False)
+                return await self._found(call, values, definition, keep=keep, alone=False)
             except _Suspected:
                 # From here on nobody else begins a call.
                 self._suspects += 1
@@ -146,7 +143,7 @@ class Pool:
                     with time_stopped(definition.timeout):
                         while self.supply.opened is not None and self.supply.opened.in_flight:
                             await self._emptied.wait()
-                    return await self._once(call, values, definition, keep=keep, alone=True)
+                    return await self._found(call, values, definition, keep=keep, alone=True)
                 finally:
                     self._alone.release()
             finally:
@@ -179,6 +176,17 @@ class Pool:
             cause = error.unpacked(task) if isinstance(error, RemoteFailure) else error
             reason = f"fetching the result of {producer!r} failed: {error_text(cause)}"
             raise ExecutorError(task, self.name, reason) from cause
+
+    async def _found(
+        self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
+    ) -> Any:
+        try:
+            try:
+                return await self._once(call, values, definition, keep=keep, alone=alone)
+            except _NotFoundThere:
+                return await self._once(call, values, definition, keep=keep, alone=alone)
+        finally:
+            del values
 
     async def _once(
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
@@ -222,7 +230,7 @@ class Pool:
         """What a call has ended with."""
         try:
             return unpacked(result)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise not_picklable(task, self.name, RESULT, error_text(error), error) from error
 
     def _has_emptied(self, opened: Opened) -> None:

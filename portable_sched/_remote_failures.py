@@ -98,7 +98,7 @@ class _Link:
         """The exception, or a `RemoteTaskError` in its place."""
         if self.pickled is not None:
             # Its module may be missing here.
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 error = pickle.loads(self.pickled)  # noqa: S301 - of a worker of our own
                 if isinstance(error, Exception):
                     return error

@@ -93,7 +93,7 @@ def packed_call(
         sent = []
         for part, value in enumerate(values):  # noqa: B007 - it is said where one fails
             sent.append(packed(value, dumps))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = error_text(error)
         raise not_picklable(
             call.task, name, part_name(part, call, definition), reason, error

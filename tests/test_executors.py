@@ -341,6 +341,34 @@ def function_in_function() -> Any:
     return lambda: 1
 
 
+class LeavesError(Exception):
+    """It ends the program wherever it is looked at."""
+
+    def __reduce__(self) -> NoReturn:
+        leave()
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Leaves:
+    """It pickles, and ends the program when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return leave, ()
+
+
+class LeavesAtOnce:
+    """It ends the program when it is pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        leave()
+
+
+def leaves(kind: type) -> Any:
+    return kind()
+
+
 class Unloadable:
     """It pickles, and raises when it is unpickled."""
 
@@ -905,6 +933,26 @@ class Reluctant(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return self._pool.submit(fn, *args, **kwargs)
+
+
+async def test_what_ends_the_program_on_its_way_ends_its_attempt(
+    registry: TaskRegistry, pool: ProcessPoolExecutor
+) -> None:
+    registry.task("takes", executor="cpu")(identity)
+    registry.task("raised", executor="cpu")(partial(fail_with, LeavesError))
+    for kind in (Leaves, LeavesAtOnce):
+        registry.task(kind.__name__, executor="cpu")(partial(leaves, kind))
+    scheduler = TaskScheduler(registry, executors={"cpu": pool})
+
+    for given in (Leaves(), LeavesAtOnce()):
+        results = await scheduler.run(inputs={"given": given})
+
+        errors = {result.task_name: result.exception for result in results}
+        assert "the parameter 'given'" == errors.pop("takes").part
+        raised = errors.pop("raised")
+        assert isinstance(raised, RemoteTaskError)
+        assert "<exception str() failed>" in str(raised)
+        assert ["the result"] * 2 == [error.part for error in errors.values()]
 
 
 VALUES = [None, True, 3, 2.5, 1j, "text \udc80", b"bytes", [1, {2: (3,)}], {"a": {4}}]
