@@ -35,6 +35,11 @@ def is_broken(executor: Any) -> bool:
     return bool(getattr(executor, "_broken", False))
 
 
+def processes_of(executor: Any) -> list[Any]:
+    """The processes that an executor says to have, as the standard library's and loky's do."""
+    return list((getattr(executor, "_processes", None) or {}).values())
+
+
 def has_died(process: Any) -> bool:
     """Whether a process has come to its end."""
     # It may have been closed.
@@ -52,10 +57,9 @@ def end_where_stuck(executor: Any, is_over: Event) -> None:
         executor: the pool.
         is_over: set when it is in use no more.
     """
-    dead: set[int] = set()
+    dead: set[Any] = set()
     while not is_over.wait(_LOOK):
-        processes = getattr(executor, "_processes", None) or {}
-        before, dead = dead, {at for at, process in list(processes.items()) if has_died(process)}
+        before, dead = dead, set(filter(has_died, processes_of(executor)))
         if before & dead and not is_broken(executor):
             end_processes(executor)
             return
@@ -64,7 +68,7 @@ def end_where_stuck(executor: Any, is_over: Event) -> None:
 def end_processes(executor: Any) -> bool:
     """End what an executor has processes for; answers whether it has any."""
     # A newer Python has `kill_workers()`, which does the same. Not `kill()`, which loky's have not.
-    processes = list((getattr(executor, "_processes", None) or {}).values())
+    processes = processes_of(executor)
     for process in processes:
         # The number of one that has ended may be another's by now, and it may have been closed.
         with suppress(ProcessLookupError, ValueError):
@@ -94,5 +98,5 @@ def end(executor: Any, *, wait: bool, at_once: bool) -> None:
         if at_once and not end_processes(executor):
             wait = False
         executor.shutdown(wait=wait)
-    except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
+    except BaseException as error:  # noqa: BLE001 - the executor's, and the run is over
         logger().error("An executor raised when it was shut down.", exc_info=error)

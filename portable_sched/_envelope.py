@@ -185,19 +185,23 @@ class Packed:
 
     Args:
         pickled: those.
+        once: whether it is asked for once, and lets go of them then.
     """
 
-    __slots__ = ("_pickled",)
+    __slots__ = ("_once", "_pickled")
 
-    def __init__(self, pickled: bytes) -> None:
+    def __init__(self, pickled: bytes, once: bool) -> None:  # noqa: FBT001 - pickling passes its arguments by position
         self._pickled = pickled
+        self._once = once
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Packed, (self._pickled,)
+        return Packed, (self._pickled, self._once)
 
     def load(self) -> Any:
-        """The value. It can be had once: then the bytes are let go."""
-        pickled, self._pickled = self._pickled, b""
+        """The value."""
+        pickled = self._pickled
+        if self._once:
+            self._pickled = b""
         return pickle.loads(pickled)  # noqa: S301 - of a worker of our own, or who sent us here
 
 
@@ -208,12 +212,18 @@ Dumps = Callable[[Any], bytes | None]
 _PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
 
 
-def packed(value: Any, dumps: Dumps) -> Any:
-    """A value as it is sent."""
+def packed(value: Any, dumps: Dumps, *, once: bool = False) -> Any:
+    """A value as it is sent.
+
+    Args:
+        value: it.
+        dumps: makes bytes of it.
+        once: whether it is asked for once where it arrives.
+    """
     if type(value) in _PLAIN:
         return value
     pickled = dumps(value)
-    return value if pickled is None else Packed(pickled)
+    return value if pickled is None else Packed(pickled, once)
 
 
 def unpacked(value: Any) -> Any:
@@ -275,12 +285,13 @@ def carry_out(call: Call, /, *values: Any) -> Any:
     Raises:
         RemoteFailure: the function raised something, or something could not be loaded or packed.
     """
-    part: str | int | None = FUNCTION
+    part: str | int | None = None
     arguments: list[Any] = []
     named: dict[str, Any] = {}
     returned: Any = None
     try:
         _refuse_what_is_over(call)
+        part = FUNCTION
         function = call.function.load()
         part = CARRIED
         around = unpacked(call.around)

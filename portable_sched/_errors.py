@@ -469,7 +469,7 @@ def error_text(exception: BaseException) -> str:
     """
     try:
         text = str(exception)
-    except Exception:  # noqa: BLE001 - the user's own __str__; the task has failed all the same
+    except (Exception, SystemExit):  # noqa: BLE001 - the user's own __str__; the task has failed all the same
         text = "<exception str() failed>"
     if isinstance(exception, DependencyFailedError):
         return text

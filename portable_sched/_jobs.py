@@ -162,6 +162,10 @@ def leave(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+    multiprocessing = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        # Or Python waits for it too.
+        child.kill()
     with suppress(Exception):
         # Files that are yet to be written, a terminal that has no cursor.
         atexit._run_exitfuncs()  # noqa: SLF001 - there is no public way

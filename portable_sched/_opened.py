@@ -31,6 +31,7 @@ class Opened:
         submit: how it is given a call.
         keep: how it is given one whose result may stay there.
         dumps: by what the values of its calls are packed; None where they go as they are.
+        is_local: whether its workers are on this machine, and get a copy of each call.
         is_far: whether its workers may know nothing of this program's `__main__`.
         in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
@@ -45,6 +46,7 @@ class Opened:
         "in_flight",
         "is_ended",
         "is_far",
+        "is_local",
         "is_over",
         "is_retired",
         "keep",
@@ -57,6 +59,8 @@ class Opened:
         self.submit: Callable[..., Future[Any]] = executor.submit
         self.keep: Callable[..., Future[Any]] = getattr(executor, "keep", executor.submit)
         self.dumps = pickling_of(executor)
+        # One that says itself how it pickles may be a cluster.
+        self.is_local = self.dumps is not None and not hasattr(executor, "dumps")
         self.is_far = is_far(executor)
         self.in_flight: dict[Future[Any], InFlight] = {}
         self.is_retired = False

@@ -294,9 +294,12 @@ class Pool:
         if opened.is_far:
             call = call._replace(function=call.function.far())
         if opened.dumps is not None:
-            if definition.timeout is not None:
+            if definition.timeout is not None and opened.is_local:
                 call = call._replace(expires=monotonic() + time_left())
-            call, values = packed_call(opened.dumps, self.name, call, values, definition, keep=keep)
+            once = opened.is_local
+            call, values = packed_call(
+                opened.dumps, self.name, call, values, definition, keep=keep, once=once
+            )
         try:
             future = (opened.keep if keep else opened.submit)(carry_out, call, *values)
         except Exception as error:

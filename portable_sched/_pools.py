@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from anyio import move_on_after
+from anyio import CancelScope, current_time, get_cancelled_exc_class
 
 from ._backend import event_loop_is_gone
 from ._log import logger
@@ -68,12 +68,25 @@ class Pools:
         ends = {pool.name: pool.supply.end(at_once=is_gone) for pool in self}
         if is_gone:
             return
-        with move_on_after(_SHUTDOWN, shield=True):
-            for ended in ends.values():
-                await ended.wait()
+        cancelled: BaseException | None = None
+        limit = current_time() + _SHUTDOWN
+        while current_time() < limit and not all(ended.is_set() for ended in ends.values()):
+            try:
+                with CancelScope(deadline=limit, shield=True):
+                    for ended in ends.values():
+                        await ended.wait()
+            except get_cancelled_exc_class() as again:
+                # asyncio's own, against which there is no shield. It goes on when all has ended.
+                cancelled = again
         for name, ended in ends.items():
             if not ended.is_set():
                 logger().warning(
                     "The executor %r has not shut down within %d s, and goes on by itself.",
                     *(name, _SHUTDOWN),
                 )
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                # An exception that knows a frame that knows the exception is a cycle.
+                del cancelled

@@ -8,6 +8,10 @@ Workers are spawned. To fork a program with threads and an event loop may leave 
 nobody releases, and Python warns of it. anyio has workers of its own, but they outlive the run,
 and what functions print is lost in them.
 
+Each worker leads a group of processes: what a function starts belongs to it, and is ended with it
+where it is ended or dies. Else it would hold the pipes by which a pool hears of a death. A worker
+that ends as it should leaves them alone.
+
 A pool calls us in its own thread, and from Python 3.12 on with its lock held when it breaks. So
 nothing here waits for a pool while it holds what a pool may wait for, and a pool that ends is kept
 until its thread has ended: it takes that lock too when nobody knows it any more.
@@ -22,14 +26,19 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Any, Final
 
-from ._any_executor import close_own_writer, end_processes, has_died
+from ._any_executor import close_own_writer, end_processes, has_died, processes_of
 from ._checks import shown
 
 # Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
 _LOOK: Final = 1.0
+
+# Seconds between two looks at workers that may have died.
+_PATIENCE: Final = 3.0
+
+_WATCH: Final = "portable_sched process watch"
 
 _Work = tuple[Future[Any], Callable[[], Any]]
 
@@ -71,6 +80,9 @@ class ProcessExecutor(Executor):
         # The threads of the pools that end.
         self._threads: list[Thread] = []
         self._is_shut_down = False
+        # Set when all has ended.
+        self._is_over = Event()
+        self._watch: Thread | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of the call `fn(*args, **kwargs)`, as of every executor.
@@ -99,7 +111,7 @@ class ProcessExecutor(Executor):
                 return future.running()
             # There are no more calls for it, also where this one has ended in this very moment.
             self._stopped.add(pool)
-            return end_processes(pool)
+            return _end_group(pool)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as the class above has it
         """Take no more calls, and end the processes as soon as those that there are have ended.
@@ -114,6 +126,7 @@ class ProcessExecutor(Executor):
             if cancel_futures:
                 self._waiting.clear()
             self._dismiss_idle()
+            self._note_if_over()
         for future in cancelled:
             future.cancel()
         if wait:
@@ -150,13 +163,33 @@ class ProcessExecutor(Executor):
         while self._idle:
             pool = self._idle.pop()
             # It may have died while it had nothing to do, and the pool may be about to notice.
-            if not any(map(has_died, list((pool._processes or {}).values()))):  # noqa: SLF001 - nothing else tells
+            if not any(map(has_died, processes_of(pool))):
                 with suppress(BrokenExecutor):
                     inner = pool.submit(call)
                     if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
                         return pool, inner
             self._note_end(pool)
+        if self._watch is None:
+            self._watch = Thread(target=self._end_what_is_left, name=_WATCH, daemon=True)
+            self._watch.start()
         return _started(call)
+
+    def _end_what_is_left(self) -> None:
+        """In a thread: end what workers have started of whose death their pools do not hear.
+
+        As long as that lives it holds the pipes by which they would.
+        """
+        dead: set[ProcessPoolExecutor] = set()
+        while not self._is_over.wait(_PATIENCE):
+            with self._changed:
+                busy = [*self._busy.values()]
+            before, dead = dead, {pool for pool in busy if any(map(has_died, processes_of(pool)))}
+            for pool in before & dead:
+                _end_group(pool)
+
+    def _note_if_over(self) -> None:
+        if self._is_shut_down and not (self._waiting or self._busy):
+            self._is_over.set()
 
     def _end(self, future: Future[Any], inner: Future[Any]) -> None:
         """In a thread of the pool: a call has ended."""
@@ -173,6 +206,7 @@ class ProcessExecutor(Executor):
             then = self._hand_out()
             if self._is_shut_down:
                 self._dismiss_idle()
+            self._note_if_over()
             self._changed.notify_all()
         # Now, so that whoever hears of it finds a worker for the next.
         if error is None:
@@ -219,6 +253,17 @@ def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]
     return pool, inner
 
 
+def _end_group(pool: ProcessPoolExecutor) -> bool:
+    """End a worker and what it has started; answers whether there was one."""
+    leaders = [process.pid for process in processes_of(pool)]
+    was_there = end_processes(pool)
+    if sys.platform != "win32":  # pragma: no branch - it has nothing of the kind
+        for leader in leaders:
+            with suppress(OSError):
+                os.killpg(leader, signal.SIGKILL)
+    return was_there
+
+
 def _without_end_of_file(error: BaseException) -> BaseException:
     """What a call has ended with, less the pool's account of how a pipe came to its end."""
     account = str(error.__cause__)
@@ -246,6 +291,9 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":  # pragma: no branch - tests of this need signals
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        os.setpgid(0, 0)
+        # A terminal may ask it of other groups than its first to stop before they write.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     # What a function prints is seen at once, and not lost with a worker that is ended.
     stdout: Any = sys.stdout
     with suppress(AttributeError):
@@ -260,4 +308,7 @@ def _end_with_parent() -> None:
     # What the parent has forked holds its end of the pipe too, which then tells nothing.
     while parent.is_alive() and number == os.getppid():
         parent.join(_LOOK)
-    os._exit(1)  # pragma: no cover - it ends the process that would note it
+    # With what it has started, which is of its group.
+    if sys.platform != "win32":  # pragma: no cover - it ends the process that would note it
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)  # pragma: no cover - as above

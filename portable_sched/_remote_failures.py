@@ -106,10 +106,7 @@ class _Link:
 
 
 def _links_of(error: BaseException) -> Iterator[_Link]:
-    # Here, since most calls go well, and every worker would pay for the import.
-    from traceback import format_exception  # noqa: PLC0415
-
-    traceback = "".join(format_exception(_without_our_steps(error)))
+    traceback = _traceback_of(error)
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -119,6 +116,16 @@ def _links_of(error: BaseException) -> Iterator[_Link]:
         text = _text_of(current)
         yield _Link(_pickled(current), _kind_of(current), text, traceback, cause is not None)
         current, traceback = inner, ""
+
+
+def _traceback_of(error: BaseException) -> str:
+    # Here, since most calls go well, and every worker would pay for the import.
+    from traceback import format_exception  # noqa: PLC0415
+
+    try:
+        return "".join(format_exception(_without_our_steps(error)))
+    except BaseException:  # noqa: BLE001 - it looks at whatever the user has written
+        return f"{_kind_of(error)}: {_text_of(error)}\n"
 
 
 # Whose frames are no part of what a function has raised.

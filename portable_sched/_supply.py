@@ -12,6 +12,7 @@ from ._any_executor import end, is_executor, workers_of
 from ._backend import call_soon, context_outside
 from ._checks import shown
 from ._errors import ExecutorError, error_text
+from ._log import logger
 from ._opened import Opened
 
 
@@ -133,7 +134,10 @@ class Supply:
             an event that is set when all has ended.
         """
         self._is_over = True
-        self._unfollow()
+        try:
+            self._unfollow()
+        except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
+            logger().error("The executor %r raised after follow().", self.name, exc_info=error)
         # It leads to the run.
         self._told = _nobody
         if self.opened is not None:
@@ -177,8 +181,12 @@ class Supply:
 
     def _follow(self, opened: Opened) -> None:
         follow = getattr(opened.executor, "follow", None)
-        if follow is not None:
+        if follow is None:
+            return
+        try:
             self._unfollow = follow(partial(self._note_workers, opened))
+        except Exception as error:  # noqa: BLE001 - the executor's, which can do without
+            logger().error("The executor %r raised in follow().", self.name, exc_info=error)
 
     def _note_workers(self, opened: Opened, workers: int) -> None:
         """In a thread of the executor: it has another number of workers now."""

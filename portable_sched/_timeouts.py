@@ -44,7 +44,7 @@ async def within(
         except Exception as error:  # noqa: BLE001 - raised again below, unless it came too late
             failure = error
     try:
-        if current_time() >= scope.deadline:
+        if scope.cancel_called or current_time() >= scope.deadline:
             raise TaskTimeoutError(name, seconds, remark) from failure
         if failure is not None:
             raise failure
@@ -62,15 +62,22 @@ def time_left() -> float:
 def restart(seconds: float | None) -> None:
     """The time of the current attempt begins now; None where it has none."""
     if seconds is not None:
-        _SCOPE.get().deadline = current_time() + seconds
+        _move_deadline(current_time() + seconds)
 
 
 @contextmanager
 def time_stopped(seconds: float | None) -> Iterator[None]:
     """The time of the current attempt does not run meanwhile, and begins anew after that."""
     if seconds is not None:
-        _SCOPE.get().deadline = math.inf
+        _move_deadline(math.inf)
     try:
         yield
     finally:
         restart(seconds)
+
+
+def _move_deadline(deadline: float) -> None:
+    scope = _SCOPE.get()
+    # What is late stays late.
+    if not scope.cancel_called:
+        scope.deadline = deadline

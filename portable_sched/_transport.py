@@ -71,6 +71,7 @@ def packed_call(
     definition: TaskDef,
     *,
     keep: bool,
+    once: bool,
 ) -> tuple[Call, list[Any]]:
     """A call and its arguments, of which nothing can go wrong on the way.
 
@@ -81,6 +82,7 @@ def packed_call(
         values: its arguments.
         definition: the task.
         keep: whether the result may stay where it is.
+        once: whether each is loaded once where it arrives.
 
     Raises:
         NotPicklableError: one of the parts cannot be packed.
@@ -92,7 +94,7 @@ def packed_call(
         around = packed(call.around, dumps) if call.around else ()
         sent = []
         for part, value in enumerate(values):  # noqa: B007 - it is said where one fails
-            sent.append(packed(value, dumps))
+            sent.append(packed(value, dumps, once=once))
     except (Exception, SystemExit) as error:
         reason = error_text(error)
         raise not_picklable(

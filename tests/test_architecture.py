@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_processes": {"_any_executor", "_checks"},
     "_standard_executors": {"_processes"},
     "_opened": {"_any_executor", "_transport"},
-    "_supply": {"_any_executor", "_backend", "_checks", "_errors", "_opened"},
+    "_supply": {"_any_executor", "_backend", "_checks", "_errors", "_log", "_opened"},
     "_pool": {
         *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
         *("_remote_failures", "_supply", "_tasks", "_timeouts", "_transport"),

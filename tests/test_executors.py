@@ -54,7 +54,7 @@ from portable_sched import (
     carry,
 )
 from portable_sched._any_executor import end, end_processes, has_died
-from portable_sched._envelope import Call, Sent, _Arrived, carry_out, result_of
+from portable_sched._envelope import Call, Sent, _Arrived, carry_out, packed, result_of
 from portable_sched._errors import error_text
 from portable_sched._opened import Opened
 from portable_sched._pool import Pool
@@ -62,7 +62,7 @@ from portable_sched._processes import ProcessExecutor
 from portable_sched._remote_failures import RemoteFailure, _Link
 from portable_sched._standard_executors import _processors
 from portable_sched._supply import Supply
-from portable_sched._timeouts import within
+from portable_sched._timeouts import restart, time_stopped, within
 
 pytestmark = pytest.mark.anyio
 
@@ -935,6 +935,31 @@ class Reluctant(Executor):
         return self._pool.submit(fn, *args, **kwargs)
 
 
+def fail_without_a_traceback() -> NoReturn:
+    error = ValueError("no such row")
+    error.__notes__ = Noteworthy()  # type: ignore[assignment]
+    raise error
+
+
+class Noteworthy(list[str]):
+    """Notes that nobody can read."""
+
+    def __iter__(self) -> NoReturn:
+        raise SystemExit
+
+    def __reduce__(self) -> Any:
+        return list, ()
+
+
+async def test_an_exception_of_which_there_is_no_traceback_arrives(
+    registry: TaskRegistry, pool: ProcessPoolExecutor
+) -> None:
+    error = (await outcome_of(registry, pool, fail_without_a_traceback)).exception
+
+    assert (ValueError, "no such row") == (type(error), str(error))
+    assert ["In the worker:\nValueError: no such row"] == error.__notes__
+
+
 async def test_what_ends_the_program_on_its_way_ends_its_attempt(
     registry: TaskRegistry, pool: ProcessPoolExecutor
 ) -> None:
@@ -1546,6 +1571,105 @@ async def test_time_does_not_run_while_an_executor_opens_or_suspects_wait(
     assert ended["later"] == pytest.approx(2 * 6 + 5 * 9, abs=0.1)
 
 
+@each("by", ["restart", "time_stopped"])
+@pytest.mark.virtual_time
+async def test_an_attempt_that_was_late_stays_late(by: str) -> None:
+    """What it waited for has come in the very moment in which its time was over."""
+
+    async def wait() -> None:
+        try:
+            await anyio.sleep(5)
+        except anyio.get_cancelled_exc_class():
+            if by == "restart":
+                restart(5)
+            else:
+                with time_stopped(5):
+                    pass
+            raise
+
+    with pytest.raises(TaskTimeoutError):
+        await within(1, "load", "", wait)
+
+
+async def test_the_time_of_what_is_late_is_not_begun_anew_though_the_event_loop_was_held_up(
+    registry: TaskRegistry,
+) -> None:
+    began = threading.Event()
+
+    @registry.task(executor="slow", timeout=0.4)
+    def work() -> int:
+        return 42
+
+    @registry.task
+    async def busy() -> None:
+        await in_time(began.is_set)
+        time.sleep(0.7)  # noqa: ASYNC251 - that is what it is for
+
+    def make() -> Threads:
+        began.set()
+        time.sleep(0.3)
+        return Threads(1)
+
+    result = (await TaskScheduler(registry, executors={"slow": make}).run())["work"]
+
+    # Whatever the event loop hears of first.
+    assert result.result == 42 or isinstance(result.exception, TaskTimeoutError)
+
+
+async def test_a_suspect_that_the_worker_does_not_find_goes_by_value(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sent, "fall_back", lambda sent: True)
+    for name in ("a", "b"):
+        registry.task(name, executor="cpu")(one)
+    first, second = Held(), Held()
+    with made(first, second) as make:
+        async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
+            await in_time(lambda: len(first.taken) == 2)
+            first.break_down()
+            for _ in range(2):
+                await in_time(lambda: second.calls)
+                [(name, (future, _))] = second.calls.items()
+                del second.calls[name]
+                future.set_exception(RemoteFailure(AttributeError(name), part="the function"))
+                await in_time(lambda: second.calls)
+                second.finish(name)
+                await settle()
+
+    assert run.results.ok
+
+
+async def test_only_where_there_is_one_clock_a_call_says_when_it_is_not_to_begin_any_more(
+    registry: TaskRegistry,
+) -> None:
+    seen: list[Call] = []
+
+    class Elsewhere(Held):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            seen.append(args[0])
+            future: Future[Any] = Future()
+            future.set_result(fn(*args))
+            return future
+
+    registry.task("load", executor="cpu", timeout=60)(one)
+
+    results = await TaskScheduler(registry, executors={"cpu": Elsewhere(dumps=pickle.dumps)}).run()
+
+    assert results.ok
+    assert [None] == [call.expires for call in seen]
+
+
+@each("once", [True, False])
+def test_what_is_packed_is_let_go_where_it_is_asked_for_once(*, once: bool) -> None:
+    packed_list = pickle.loads(pickle.dumps(packed([1], pickle.dumps, once=once)))
+
+    assert [1] == packed_list.load()
+    if once:
+        assert b"" == packed_list._pickled
+    else:
+        assert [1] == packed_list.load()
+
+
 async def test_opening_an_executor_is_part_of_an_attempt_that_has_a_timeout(
     registry: TaskRegistry,
 ) -> None:
@@ -1726,13 +1850,14 @@ async def test_an_executor_is_shut_down_with_the_run_and_one_that_was_given_is_n
     assert ([True], []) == (made_one.shutdowns, given.shutdowns)
 
 
+@each("error", [OSError("no such pipe"), SystemExit(3)])
 async def test_an_executor_that_raises_when_it_is_shut_down_is_logged(
-    registry: TaskRegistry, caplog: pytest.LogCaptureFixture
+    registry: TaskRegistry, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     class Clumsy(Threads):
         def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
             super().shutdown(wait=wait)
-            raise OSError("no such pipe")
+            raise error
 
     result = await outcome_of(registry, lambda: Clumsy(1), one)
 
@@ -1778,9 +1903,11 @@ async def test_executors_shut_down_at_the_same_time(registry: TaskRegistry) -> N
     assert not both.broken
 
 
-def test_a_second_cancellation_while_executors_shut_down_leaves_none_open(
-    registry: TaskRegistry,
+@each("times", [1, 2])
+def test_a_run_that_is_cancelled_while_executors_shut_down_waits_for_them(
+    registry: TaskRegistry, times: int
 ) -> None:
+    """By asyncio itself, against which nothing is shielded."""
     may_end = threading.Event()
     shut_down: list[str] = []
 
@@ -1801,16 +1928,17 @@ def test_a_second_cancellation_while_executors_shut_down_leaves_none_open(
 
     async def main() -> None:
         task = asyncio.create_task(scheduler.run())
-        await until(lambda: scheduler._ends and not scheduler._runs and scheduler.results.ok)
-        task.cancel()
+        await in_time(lambda: scheduler._ends and not scheduler._runs and scheduler.results.ok)
+        for _ in range(times):
+            task.cancel()
+            await settle()
+        assert not task.done()
+        may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        may_end.set()
-        await in_time(lambda: len(shut_down) == 2)
+        assert ["a", "b"] == sorted(shut_down)
 
     asyncio.run(asyncio.wait_for(main(), 60))
-
-    assert ["a", "b"] == sorted(shut_down)
 
 
 async def test_while_executors_shut_down_the_run_can_be_explained_and_left(
@@ -2400,6 +2528,30 @@ async def test_an_executor_that_tells_of_its_workers_is_followed(registry: TaskR
     # It may yet tell.
     told[0](7)
     await settle()
+
+
+@each("what", ["follow()", "after follow()"])
+async def test_following_that_raises_is_logged(
+    registry: TaskRegistry, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    def fail_here() -> NoReturn:
+        raise ValueError("no such row")
+
+    def follow(tell: Callable[[int], None]) -> Callable[[], None]:
+        if what == "follow()":
+            fail_here()
+        return fail_here
+
+    registry.task("a", executor="cpu")(one)
+    made_one = Held(follow=follow)
+    async with running(TaskScheduler(registry, executors={"cpu": lambda: made_one})) as run:
+        await in_time(lambda: made_one.calls)
+        made_one.finish("a")
+
+    assert run.results.ok
+    assert [True] == made_one.shutdowns
+    [record] = caplog.records
+    assert record.getMessage().startswith("The executor 'cpu' raised ")
 
 
 async def test_news_of_an_executor_that_was_replaced_is_of_no_account() -> None:

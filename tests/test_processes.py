@@ -677,3 +677,52 @@ def test_a_program_that_is_killed_leaves_nothing_beside_what_it_has_forked(tmp_p
         assert is_alive(int(forked.read_text()))
     finally:
         os.kill(int(forked.read_text()), signal.SIGKILL)
+
+
+def fork_and_wait(path: str) -> None:
+    """It leaves a child, which has all that it has open."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+        os._exit(0)
+    Path(path).write_text(str(child))
+    time.sleep(3600)
+
+
+def fork_and_die(path: str) -> None:
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+        os._exit(0)
+    Path(path).write_text(str(child))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def written(path: Path) -> int | None:
+    text = path.read_text() if path.exists() else ""
+    return int(text) if text else None
+
+
+def test_what_a_function_has_started_ends_with_a_call_that_is_stopped(
+    executor: ProcessExecutor, tmp_path: Path
+) -> None:
+    path = tmp_path / "child"
+    future = executor.submit(fork_and_wait, str(path))
+    in_time(lambda: written(path))
+
+    assert executor.stop(future)
+
+    assert isinstance(future.exception(60), BrokenExecutor)
+    in_time(lambda: not is_alive(written(path) or 0))
+
+
+def test_a_death_that_is_hidden_by_what_the_function_has_started_is_found_out(
+    executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._processes._PATIENCE", 0.05)
+    path = tmp_path / "child"
+    future = executor.submit(fork_and_die, str(path))
+
+    assert isinstance(future.exception(60), BrokenExecutor)
+    in_time(lambda: not is_alive(written(path) or 0))
+    assert executor.submit(pid).result(60)
