@@ -57,6 +57,9 @@ def end_where_stuck(executor: Any, is_over: Event) -> None:
         executor: the pool.
         is_over: set when it is in use no more.
     """
+    if getattr(executor, "_max_tasks_per_child", None) is not None:
+        # Its processes end now and then.
+        return
     dead: set[Any] = set()
     while not is_over.wait(_LOOK):
         before, dead = dead, set(filter(has_died, processes_of(executor)))

@@ -197,6 +197,9 @@ class Packed:
     def __reduce__(self) -> tuple[Any, ...]:
         return Packed, (self._pickled, self._once)
 
+    def __len__(self) -> int:
+        return len(self._pickled)
+
     def load(self) -> Any:
         """The value."""
         pickled = self._pickled
@@ -305,7 +308,7 @@ def carry_out(call: Call, /, *values: Any) -> Any:
         part = RESULT
         return returned if call.dumps is None else packed(returned, call.dumps)
     except BaseException as error:  # noqa: BLE001 - all of it goes back
-        failure = RemoteFailure(error, part=part)
+        failure = RemoteFailure(error, part=part, task=call.task)
     # Not in a handler, or it would have what was raised as its context. tblib, which comes with
     # Dask, has every exception pickled with that, whatever the exception itself says.
     try:

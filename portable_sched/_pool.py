@@ -43,7 +43,7 @@ from anyio import CapacityLimiter, Event, Lock, to_thread
 from ._any_executor import end_processes
 from ._backend import Waker, loop_clock
 from ._checks import shown
-from ._envelope import Call, carry_out, unpacked
+from ._envelope import Call, Packed, carry_out, unpacked
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import InFlight, Opened
@@ -55,6 +55,10 @@ from ._transport import not_picklable, packed_call, part_name, what_cannot_go, w
 
 # Seconds below which a call is short.
 _SHORT: Final = 0.05
+
+
+# Bytes from which on the event loop is not to wait for a result to be loaded.
+_LARGE: Final = 1_000_000
 
 
 class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and never leaves this module
@@ -174,8 +178,14 @@ class Pool:
             )
         except Exception as error:  # noqa: BLE001 - the executor's, or what working it out again has raised
             cause = error.unpacked(task) if isinstance(error, RemoteFailure) else error
-            reason = f"fetching the result of {producer!r} failed: {error_text(cause)}"
-            raise ExecutorError(task, self.name, reason) from cause
+            raise self._lost(producer, task, cause) from cause
+
+    def _lost(self, producer: str | None, task: str, cause: BaseException) -> ExecutorError:
+        """What a task has failed with that was to have the result of another."""
+        reason = f"fetching the result of {producer!r} failed: {error_text(cause)}"
+        failure = ExecutorError(task, self.name, reason)
+        failure.__cause__ = cause
+        return failure
 
     async def _found(
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
@@ -217,7 +227,7 @@ class Pool:
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
             error = future.exception() if future.done() else BrokenExecutor("It forgot the call.")
             if error is None:
-                return self._loaded(future.result(), task)
+                return await self._loaded(future.result(), task)
             raise self._failure(opened, call, values, definition, error, alone=alone)
         finally:
             del opened.in_flight[future]
@@ -226,9 +236,13 @@ class Pool:
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
 
-    def _loaded(self, result: Any, task: str) -> Any:
+    async def _loaded(self, result: Any, task: str) -> Any:
         """What a call has ended with."""
         try:
+            if type(result) is Packed and len(result) > _LARGE:
+                return await to_thread.run_sync(
+                    result.load, abandon_on_cancel=True, limiter=CapacityLimiter(1)
+                )
             return unpacked(result)
         except (Exception, SystemExit) as error:
             raise not_picklable(task, self.name, RESULT, error_text(error), error) from error
@@ -236,6 +250,7 @@ class Pool:
     def _has_emptied(self, opened: Opened) -> None:
         if opened.is_retired:
             opened.is_ended = end_processes(opened.executor)
+        self.supply.bury(opened)
         if self._suspects:
             self._emptied.set()
             self._emptied = Event()
@@ -252,13 +267,7 @@ class Pool:
     ) -> BaseException:
         """What an attempt has failed with, by what its call has ended with."""
         if isinstance(error, RemoteFailure):
-            raised = error.unpacked(call.task)
-            if error.part is None:
-                return raised
-            if error.part == FUNCTION and call.function.fall_back():
-                return _NotFoundThere()
-            part = part_name(error.part, call, definition)
-            return not_picklable(call.task, self.name, part, error_text(raised), raised)
+            return self._of_remote(call, definition, error)
         if isinstance(error, BrokenThreadPool):
             # No thread has died: they could not begin.
             self.supply.replace(opened)
@@ -266,6 +275,18 @@ class Pool:
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
         return what_went_wrong(opened.executor, self.name, call, values, definition, error)
+
+    def _of_remote(self, call: Call, definition: TaskDef, error: RemoteFailure) -> Exception:
+        """What a call has failed with that came to a worker."""
+        raised = error.unpacked(call.task)
+        if error.task not in {call.task, None}:
+            return self._lost(error.task, call.task, raised)
+        if error.part is None:
+            return raised
+        if error.part == FUNCTION and call.function.fall_back():
+            return _NotFoundThere()
+        part = part_name(error.part, call, definition)
+        return not_picklable(call.task, self.name, part, error_text(raised), raised)
 
     async def _can_begin(self, definition: TaskDef, *, alone: bool) -> Opened:
         """The executor, once it is open and, but for suspects, there are none any more."""

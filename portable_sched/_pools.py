@@ -81,8 +81,8 @@ class Pools:
         for name, ended in ends.items():
             if not ended.is_set():
                 logger().warning(
-                    "The executor %r has not shut down within %d s, and goes on by itself.",
-                    *(name, _SHUTDOWN),
+                    "The executor %r has not %s within %d s, and goes on by itself.",
+                    *(name, "opened" if self[name].supply.is_opening() else "shut down", _SHUTDOWN),
                 )
         if cancelled is not None:
             try:

@@ -24,6 +24,7 @@ class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is
     Attributes:
         part: None where the function raised it; else what could not be loaded or packed: one of
             the names above, or the number of an argument.
+        task: name of the task whose call it was; a cluster may work out another's result again.
     """
 
     def __init__(
@@ -32,15 +33,17 @@ class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is
         links: Sequence["_Link"] = (),
         *,
         part: str | int | None = None,
+        task: str | None = None,
     ) -> None:
         super().__init__()
         self.part = part
+        self.task = task
         self._error = error
         self._links = links
 
     def __reduce__(self) -> tuple[Any, ...]:
         links = self._links if self._error is None else list(_links_of(self._error))
-        return partial(RemoteFailure, part=self.part), (None, links)
+        return partial(RemoteFailure, part=self.part, task=self.task), (None, links)
 
     def __repr__(self) -> str:
         """For logs of executors that write down what calls raise."""

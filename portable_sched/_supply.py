@@ -60,6 +60,7 @@ class Supply:
     """
 
     __slots__ = (
+        "_burials",
         "_is_over",
         "_make",
         "_old",
@@ -82,6 +83,8 @@ class Supply:
         self._told = told
         self._soon = call_soon()
         self._old: list[Opened] = []
+        # The threads in which broken ones end.
+        self._burials: list[Thread] = []
         self._opening: _Opening | None = None
         self._unfollow: Callable[[], None] = _nothing
         self._is_over = False
@@ -123,6 +126,21 @@ class Supply:
         if self.can_replace and self.opened is opened:
             self.opened = None
             self._old.append(opened)
+            self.bury(opened)
+
+    def bury(self, opened: Opened) -> None:
+        """Shut down one that is broken, once nobody is in it any more: it has files open."""
+        if opened.running is None or opened.in_flight or opened not in self._old:
+            return
+        self._old.remove(opened)
+        opened.is_over.set()
+        thread = Thread(
+            target=partial(end, opened.executor, wait=True, at_once=True),
+            name="portable_sched ending",
+            daemon=True,
+        )
+        thread.start()
+        self._burials = [*filter(Thread.is_alive, self._burials), thread]
 
     def end(self, *, at_once: bool) -> Event:
         """The run is over: shut down what it has opened, in a thread; what it was given goes on.
@@ -143,7 +161,7 @@ class Supply:
         if self.opened is not None:
             self.opened.is_over.set()
         is_over = Event()
-        if self._opening is None and not self._to_end():
+        if self._opening is None and not self._to_end() and not self._burials:
             is_over.set()
         else:
             Thread(
@@ -153,6 +171,10 @@ class Supply:
                 daemon=True,
             ).start()
         return is_over
+
+    def is_opening(self) -> bool:
+        """Whether an executor is being made."""
+        return self._opening is not None and self._opening.thread.is_alive()
 
     def _make_in_thread(self, opening: _Opening) -> None:
         try:
@@ -184,6 +206,7 @@ class Supply:
         if follow is None:
             return
         try:
+            self._unfollow()
             self._unfollow = follow(partial(self._note_workers, opened))
         except Exception as error:  # noqa: BLE001 - the executor's, which can do without
             logger().error("The executor %r raised in follow().", self.name, exc_info=error)
@@ -227,6 +250,8 @@ class Supply:
         for opened in left:
             opened.is_over.set()
             end(opened.executor, wait=True, at_once=at_once or opened in old)
+        for thread in self._burials:
+            thread.join()
         # Or the event loop is gone.
         with suppress(RuntimeError):
             self._soon(is_over.set)

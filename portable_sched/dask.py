@@ -131,8 +131,9 @@ class DaskExecutor(Executor):
             nonlocal known
             before = known
             # The connection may be lost.
-            with suppress(OSError):
-                known = await self._count()
+            if self.client.status == "running":
+                with suppress(OSError):
+                    known = await self._count()
             if known != before:
                 told(known)
 
@@ -142,8 +143,8 @@ class DaskExecutor(Executor):
 
     @staticmethod
     def dumps(value: Any) -> bytes | None:
-        """A value as bytes; None for one that is in the cluster, and goes by its handle."""
-        return None if isinstance(value, Handle) else _dumped(value)
+        """A value as bytes; None for one that is in the cluster, and goes by handle."""
+        return None if _has_handle(value) else _dumped(value)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of what `fn(*args, **kwargs)` returns.
@@ -225,6 +226,15 @@ class DaskExecutor(Executor):
         return ConnectionError(f"The connection to the Dask scheduler at {address} was lost.")
 
 
+def _has_handle(value: Any) -> bool:
+    """Whether there is a future for Dask to put the value in place of, where it looks for them."""
+    if type(value) is dict:
+        return any(map(_has_handle, value.values()))
+    if type(value) in {list, tuple, set}:
+        return any(map(_has_handle, value))
+    return isinstance(value, Handle)
+
+
 def _dumped(value: Any) -> bytes:
     """As Dask would pickle it."""
     try:
@@ -283,4 +293,6 @@ async def _handle_of(handle: Any) -> Any:
 
 def _cancel(held: list[Any], future: Future[Any]) -> None:
     if future.cancelled():
-        held.pop().cancel()
+        handle = held.pop()
+        # In the client's event loop: nobody is to wait for that.
+        handle.client.loop.add_callback(partial(handle.cancel, asynchronous=True))

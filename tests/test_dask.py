@@ -625,6 +625,83 @@ async def test_a_cluster_that_is_restarted_has_lost_no_connection(
     ].error
 
 
+def read() -> list[int]:
+    """It can be had once."""
+    path = Path(os.environ["PORTABLE_SCHED_TEST_ONCE"])
+    if path.exists():
+        raise ValueError("the file is gone")
+    path.touch()
+    return [os.getpid()]
+
+
+def first(read: list[int]) -> int:
+    return read[0]
+
+
+@each("again", [True, False])
+async def test_a_result_that_was_lost_is_worked_out_again_or_that_is_told(
+    registry: TaskRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    monkeypatch.setenv("PORTABLE_SCHED_TEST_ONCE", str(tmp_path / "read"))
+    # Its time is over when it is called once more.
+    registry.task(executor="far", timeout=2)(read)
+    registry.task(executor="far")(first)
+    registry.task("use", executor="far", depends_on=["lose"])(first)
+
+    @registry.task
+    async def lose(first: int) -> None:
+        await anyio.sleep(2)
+        if again:
+            (tmp_path / "read").unlink()
+        os.kill(first, signal.SIGKILL)
+        await anyio.sleep(1)
+
+    with (
+        dask.config.set(SETTINGS),
+        LocalCluster(processes=True, **LOCAL) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        anyio.fail_after(100),
+    ):
+        executors = {"far": DaskExecutor(client)}
+        results = await TaskScheduler(registry, executors=executors).run()
+
+    if again:
+        assert results["use"].result not in {None, results["first"].result}
+    else:
+        assert (
+            "ExecutorError: Task 'use' could not run, because of the executor 'far': fetching the "
+            "result of 'read' failed: ValueError: the file is gone"
+        ) == results["use"].error
+
+
+def kinds(*given: Any) -> list[str]:
+    return [type(one).__name__ for one in given]
+
+
+def test_futures_of_dasks_in_what_is_sent_are_put_values_for(
+    executor: DaskExecutor, client: Client
+) -> None:
+    handle = client.submit(int, "5")
+    for value in (handle, [handle], (1, {"a": handle})):
+        assert executor.dumps(value) is None
+    assert executor.dumps([1, {"a": (2, {3})}]) is not None
+
+
+def test_a_client_that_is_closed_is_not_asked_for_its_workers(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("portable_sched.dask._LOOK", 0.01)
+    client = Client(cluster, set_as_default=False)
+    executor = DaskExecutor(client)
+    # Its event loop is the cluster's, and goes on.
+    end = executor.follow(pytest.fail)
+    client.close()
+    time.sleep(0.2)
+    end()
+
+    assert [] == [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # A cluster that is started by its commands
 
 

@@ -53,7 +53,7 @@ from portable_sched import (
     WorkerDiedError,
     carry,
 )
-from portable_sched._any_executor import end, end_processes, has_died
+from portable_sched._any_executor import end, end_processes, end_where_stuck, has_died
 from portable_sched._envelope import Call, Sent, _Arrived, carry_out, packed, result_of
 from portable_sched._errors import error_text
 from portable_sched._opened import Opened
@@ -1616,6 +1616,85 @@ async def test_the_time_of_what_is_late_is_not_begun_anew_though_the_event_loop_
     assert result.result == 42 or isinstance(result.exception, TaskTimeoutError)
 
 
+async def test_what_working_out_the_result_of_another_again_fails_with_is_told_so(
+    registry: TaskRegistry,
+) -> None:
+    """A cluster may have lost it, and call that one's function once more."""
+    registry.task("use", executor="far")(one)
+    held = Held()
+    async with running(TaskScheduler(registry, executors={"far": held})) as run:
+        await in_time(lambda: held.calls)
+        future, _ = held.calls.pop("use")
+        future.set_exception(RemoteFailure(ValueError("no such row"), part=7, task="load"))
+
+    assert (
+        "ExecutorError: Task 'use' could not run, because of the executor 'far': fetching the "
+        "result of 'load' failed: ValueError: no such row"
+    ) == run.results["use"].error
+
+
+async def test_a_large_result_is_loaded_in_a_thread(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._pool._LARGE", 10)
+    registry.task("load", executor="cpu")(homebound)
+
+    results = await TaskScheduler(registry, executors={"cpu": pool}).run()
+
+    assert threading.get_ident() != results["load"].result.loaded_in
+
+
+class Homebound:
+    """It knows where it was loaded."""
+
+    def __init__(self) -> None:
+        self.loaded_in = 0
+
+    def __setstate__(self, state: object) -> None:
+        self.loaded_in = threading.get_ident()
+
+
+def homebound() -> Homebound:
+    return Homebound()
+
+
+async def test_executors_that_have_broken_end_before_the_run_does(registry: TaskRegistry) -> None:
+    registry.task("a", executor="cpu", retries=3)(one)
+    executors = [Held() for _ in range(3)]
+    with made(*executors) as make:
+        async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
+            for number, held in enumerate(executors):
+                await in_time(lambda held=held: held.calls)
+                if number:
+                    await in_time(lambda number=number: executors[number - 1].shutdowns)
+                if number < 2:
+                    held.break_down()
+            executors[2].finish("a")
+
+    assert run.results.ok
+    # Without processes there is nothing to wait for.
+    assert [[False], [False], [True]] == [held.shutdowns for held in executors]
+
+
+async def test_a_pool_whose_processes_end_now_and_then_is_not_watched(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch, process: BaseProcess
+) -> None:
+    monkeypatch.setattr("portable_sched._any_executor._LOOK", 0.01)
+    process.kill()
+    process.join()
+    killed: list[object] = []
+    monkeypatch.setattr("portable_sched._any_executor.end_processes", killed.append)
+    for most in (5, None):
+        pool = SimpleNamespace(_processes={1: process}, _max_tasks_per_child=most)
+        is_over = threading.Event()
+        watch = threading.Thread(target=end_where_stuck, args=(pool, is_over))
+        watch.start()
+        if most is None:
+            await in_time(lambda: killed)
+        watch.join(60)
+        assert ([] if most else [pool]) == killed
+
+
 async def test_a_suspect_that_the_worker_does_not_find_goes_by_value(
     registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1988,6 +2067,24 @@ async def test_a_run_that_is_cancelled_while_an_executor_opens_leaves_none_open(
 
     assert [True] == held.shutdowns
     assert TaskStatus.CANCELLED is scheduler.results["a"].status
+
+
+async def test_an_executor_that_does_not_open_is_left_and_logged(
+    registry: TaskRegistry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._pools._SHUTDOWN", 0.01)
+    may_open = threading.Event()
+
+    def make() -> Threads:
+        may_open.wait(60)
+        return Threads(1)
+
+    result = await outcome_of(registry, make, one, timeout=0.05)
+
+    assert isinstance(result.exception, TaskTimeoutError)
+    [record] = caplog.records
+    assert record.getMessage().startswith("The executor 'cpu' has not opened within ")
+    may_open.set()
 
 
 @each("ending", ["success", "failure", "cancelled", "stopped", "policy"])
@@ -2566,6 +2663,21 @@ async def test_news_of_an_executor_that_was_replaced_is_of_no_account() -> None:
     await settle()
 
     assert [2, 3, 4] == told
+
+
+def test_one_that_was_replaced_is_followed_no_more() -> None:
+    followed: list[str] = []
+
+    def following(name: str) -> Held:
+        return Held(follow=lambda tell: (followed.append(name), partial(followed.append, "end"))[1])
+
+    supply = object.__new__(Supply)
+    supply._unfollow = lambda: None
+    for name in ("first", "second"):
+        supply._follow(Opened(following(name)))
+    supply._unfollow()
+
+    assert ["first", "end", "second", "end"] == followed
 
 
 async def test_what_is_not_known_of_an_executor_that_was_not_opened_is_not_planned_with(
