@@ -36,18 +36,18 @@ class Opened:
         in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         is_ended: whether its processes have been ended.
-        is_over: set when it is not in use any more.
         running: the tasks that were there when it broke; None as long as it works.
     """
 
     __slots__ = (
+        "_is_over",
+        "_watch",
         "dumps",
         "executor",
         "in_flight",
         "is_ended",
         "is_far",
         "is_local",
-        "is_over",
         "is_retired",
         "keep",
         "running",
@@ -66,14 +66,22 @@ class Opened:
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
-        self.is_over = threading.Event()
+        self._is_over = threading.Event()
+        self._watch: threading.Thread | None = None
         if hasattr(executor, "_processes"):
-            threading.Thread(
+            self._watch = threading.Thread(
                 target=end_where_stuck,
-                args=(executor, self.is_over),
+                args=(executor, self._is_over),
                 name="portable_sched process watch",
                 daemon=True,
-            ).start()
+            )
+            self._watch.start()
+
+    def let_go(self) -> None:
+        """It is not in use any more."""
+        self._is_over.set()
+        if self._watch is not None:
+            self._watch.join()
 
     def is_broken(self) -> bool:
         """Whether it has noticed itself that it is broken."""

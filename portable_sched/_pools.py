@@ -78,12 +78,15 @@ class Pools:
             except get_cancelled_exc_class() as again:
                 # asyncio's own, against which there is no shield. It goes on when all has ended.
                 cancelled = again
-        for name, ended in ends.items():
-            if not ended.is_set():
-                logger().warning(
-                    "The executor %r has not %s within %d s, and goes on by itself.",
-                    *(name, "opened" if self[name].supply.is_opening() else "shut down", _SHUTDOWN),
-                )
+        for pool in self:
+            if ends[pool.name].is_set():
+                pool.supply.join()
+                continue
+            what = "opened" if pool.supply.is_opening() else "shut down"
+            logger().warning(
+                "The executor %r has not %s within %d s, and goes on by itself.",
+                *(pool.name, what, _SHUTDOWN),
+            )
         if cancelled is not None:
             try:
                 raise cancelled

@@ -132,7 +132,7 @@ class ProcessExecutor(Executor):
         if wait:
             with self._changed:
                 self._changed.wait_for(lambda: not (self._waiting or self._busy))
-                threads = [*self._threads]
+                threads = [*self._threads, *([] if self._watch is None else [self._watch])]
             for thread in threads:
                 thread.join()
             self._threads.clear()

@@ -61,6 +61,7 @@ class Supply:
 
     __slots__ = (
         "_burials",
+        "_ending",
         "_is_over",
         "_make",
         "_old",
@@ -85,6 +86,7 @@ class Supply:
         self._old: list[Opened] = []
         # The threads in which broken ones end.
         self._burials: list[Thread] = []
+        self._ending: Thread | None = None
         self._opening: _Opening | None = None
         self._unfollow: Callable[[], None] = _nothing
         self._is_over = False
@@ -133,7 +135,7 @@ class Supply:
         if opened.running is None or opened.in_flight or opened not in self._old:
             return
         self._old.remove(opened)
-        opened.is_over.set()
+        opened.let_go()
         thread = Thread(
             target=partial(end, opened.executor, wait=True, at_once=True),
             name="portable_sched ending",
@@ -159,18 +161,24 @@ class Supply:
         # It leads to the run.
         self._told = _nobody
         if self.opened is not None:
-            self.opened.is_over.set()
+            self.opened.let_go()
         is_over = Event()
         if self._opening is None and not self._to_end() and not self._burials:
             is_over.set()
         else:
-            Thread(
+            self._ending = Thread(
                 target=self._end_in_thread,
                 args=(is_over, at_once),
                 name="portable_sched ending",
                 daemon=True,
-            ).start()
+            )
+            self._ending.start()
         return is_over
+
+    def join(self) -> None:
+        """All has ended but the thread that has said so; wait for that instant."""
+        if self._ending is not None:
+            self._ending.join()
 
     def is_opening(self) -> bool:
         """Whether an executor is being made."""
@@ -248,7 +256,7 @@ class Supply:
             self._opening.thread.join()
             left += [] if self._opening.made is None else [self._opening.made]
         for opened in left:
-            opened.is_over.set()
+            opened.let_go()
             end(opened.executor, wait=True, at_once=at_once or opened in old)
         for thread in self._burials:
             thread.join()
