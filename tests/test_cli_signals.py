@@ -64,6 +64,24 @@ async def waits() -> None:
         await anyio.sleep_forever()
 """
 
+# Python waits for a process that it has started.
+WITH_A_PROCESS = """
+import time
+from multiprocessing import get_context
+
+import anyio
+from anyio import CancelScope
+from portable_sched import task
+
+
+@task
+async def waits() -> None:
+    get_context("spawn").Process(target=time.sleep, args=(3600,)).start()
+    print("begun", flush=True)
+    with CancelScope(shield=True):
+        await anyio.sleep_forever()
+"""
+
 # What it does in a thread goes on when the run is over.
 IN_A_THREAD = """
 from pathlib import Path
@@ -225,8 +243,11 @@ def test_with_progress_the_last_words_are_whole(start, backend) -> None:
     assert 130 == code
 
 
-def test_the_third_ctrl_c_leaves_at_once_and_the_reports_are_there(start, backend) -> None:
-    command = start(backend, pipeline=STUBBORN)
+@pytest.mark.parametrize("pipeline", [STUBBORN, WITH_A_PROCESS], ids=["task", "process"])
+def test_the_third_ctrl_c_leaves_at_once_and_the_reports_are_there(
+    start, backend, pipeline
+) -> None:
+    command = start(backend, pipeline=pipeline)
     for said in ["  'waits'", "Cancelling", "Leaving"]:
         command.process.send_signal(signal.SIGINT)
         command.read_until(said)
