@@ -75,7 +75,7 @@ class Sent:
         self._function = function
         self._to_go_far = far
         self._parts: tuple[bytes | None, bytes | None, str | None] | None = None
-        self._far: Sent | None = self if far else None
+        self._far: Sent | None = None
 
     def far(self) -> "Sent":
         """The same, for a worker that knows nothing of this program's `__main__`."""
