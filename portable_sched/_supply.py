@@ -131,11 +131,14 @@ class Supply:
             self.bury(opened)
 
     def bury(self, opened: Opened) -> None:
-        """Shut down one that is broken, once nobody is in it any more: it has files open."""
-        if opened.running is None or opened.in_flight or opened not in self._old:
+        """Shut down one that has broken or was ended, once nobody is in it: it has files open."""
+        is_gone = opened.running is not None or opened.is_ended
+        if not is_gone or opened.in_flight or opened not in self._old:
             return
-        self._old.remove(opened)
         opened.let_go()
+        if opened.running is not None:
+            # The other one may yet come back from what makes them.
+            self._old.remove(opened)
         thread = Thread(
             target=partial(end, opened.executor, wait=True, at_once=True),
             name="portable_sched ending",
@@ -235,7 +238,8 @@ class Supply:
         if known and known[0].is_ended:
             # It has not noticed yet. Then there is another one.
             self._old.remove(known.pop())
-            end(executor, wait=True, at_once=True)
+            for thread in self._burials:
+                thread.join()
             executor = self._make()
         if not is_executor(executor):
             raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
@@ -247,7 +251,9 @@ class Supply:
 
     def _to_end(self) -> list[Opened]:
         opened = self.opened if self.can_replace else None
-        return [*self._old, *([] if opened is None else [opened])]
+        # Those that are ended are buried.
+        old = [old for old in self._old if not old.is_ended]
+        return [*old, *([] if opened is None else [opened])]
 
     def _end_in_thread(self, is_over: Event, at_once: bool) -> None:  # noqa: FBT001 - a thread passes its arguments by position
         old = [*self._old]
@@ -255,11 +261,11 @@ class Supply:
         if self._opening is not None:
             self._opening.thread.join()
             left += [] if self._opening.made is None else [self._opening.made]
+        for thread in self._burials:
+            thread.join()
         for opened in left:
             opened.let_go()
             end(opened.executor, wait=True, at_once=at_once or opened in old)
-        for thread in self._burials:
-            thread.join()
         # Or the event loop is gone.
         with suppress(RuntimeError):
             self._soon(is_over.set)

@@ -2218,6 +2218,8 @@ async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
             assert process.is_alive()
             first.finish("b")
             await in_time(lambda: not process.is_alive())
+            # It has files open.
+            await in_time(lambda: first.shutdowns)
 
     assert ["b", "c"] == sorted(result.task_name for result in run.results.completed)
     assert (
