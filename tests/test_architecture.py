@@ -134,7 +134,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Whose extra brings what; everything else needs anyio and the standard library alone.
 FOREIGN = {
-    "_envelope": {"cloudpickle", "loky"},
+    "_envelope": {"cloudpickle"},
     "_transport": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
