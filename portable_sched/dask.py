@@ -106,7 +106,7 @@ class DaskExecutor(Executor):
         self._prefix = uuid4().hex[:8]
         self._numbers = count()
         self._is_shut_down = False
-        self.workers = _AT_LEAST
+        self.workers: int = _AT_LEAST
         # What is wrong with the connection the first call will hear.
         with suppress(OSError):
             self.client.sync(self._count, callback_timeout=_PATIENCE)
