@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from threading import Event
 from typing import Any, Final
@@ -60,12 +61,23 @@ def end_where_stuck(executor: Any, is_over: Event) -> None:
     if getattr(executor, "_max_tasks_per_child", None) is not None:
         # Its processes end now and then.
         return
-    dead: set[Any] = set()
-    while not is_over.wait(_LOOK):
-        before, dead = dead, set(filter(has_died, processes_of(executor)))
-        if before & dead and not is_broken(executor):
+    for _ in found_twice(lambda: filter(has_died, processes_of(executor)), is_over):
+        if not is_broken(executor):
             end_processes(executor)
             return
+
+
+def found_twice(look: Callable[[], Iterable[Any]], is_over: Event) -> Iterator[Any]:
+    """What is found at two looks running, so that whoever is to notice it has had the time to.
+
+    Args:
+        look: finds something.
+        is_over: set when there is nothing more to look for.
+    """
+    found: set[Any] = set()
+    while not is_over.wait(_LOOK):
+        before, found = found, set(look())
+        yield from before & found
 
 
 def end_processes(executor: Any) -> bool:

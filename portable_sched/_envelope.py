@@ -253,6 +253,20 @@ def dumped_by_loky(value: Any) -> bytes:
     return buffer.getvalue()
 
 
+def dumped_somehow(value: Any) -> bytes:
+    """Pickled as by executors that go beyond `pickle`."""
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        # They bring it.
+        with suppress(ImportError):
+            import cloudpickle  # noqa: PLC0415 - where it is not there, it is not needed
+
+            pickled: bytes = cloudpickle.dumps(value)
+            return pickled
+        raise
+
+
 class Call(NamedTuple):
     """The call of a task's function in a worker, but for the arguments.
 

@@ -59,7 +59,8 @@ def entry_of(
         entry = partial(_call_in_thread, definition.name, function)
     else:
         entry = function if type(function) is FunctionType else partial(_call, function)
-    entry = fetching(entry, definition, fetched)
+    if fetched:
+        entry = fetching(entry, definition, fetched)
     if definition.timeout is not None:
         entry = partial(within, definition.timeout, definition.name, remark, entry)
     return entry
@@ -109,7 +110,7 @@ def fetching(entry: Entry, definition: TaskDef, fetched: Fetched) -> Entry:
         definition: the task.
         fetched: which arguments are to be fetched.
     """
-    return partial(_call_fetching, definition.name, fetched, entry) if fetched else entry
+    return partial(_call_fetching, definition.name, fetched, entry)
 
 
 async def _call_fetching(

@@ -48,14 +48,13 @@ from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import InFlight, Opened
 from ._remote_failures import FUNCTION, RESULT, RemoteFailure
-from ._supply import Supply
+from ._supply import Supply, nobody
 from ._tasks import TaskDef
 from ._timeouts import restart, time_left, time_stopped
 from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
 
 # Seconds below which a call is short.
 _SHORT: Final = 0.05
-
 
 # Bytes from which on the event loop is not to wait for a result to be loaded.
 _LARGE: Final = 1_000_000
@@ -417,7 +416,3 @@ class Pool:
             failure = _Suspected() if is_suspect else WorkerDiedError(task, self.name, running)
         failure.__cause__ = error
         return failure
-
-
-def nobody(units: int | None) -> None:
-    """Stands for who is told how many calls an executor is to have."""

@@ -8,8 +8,9 @@ from anyio import CancelScope, current_time, get_cancelled_exc_class
 
 from ._backend import event_loop_is_gone
 from ._log import logger
-from ._pool import Pool, nobody
+from ._pool import Pool
 from ._standard_executors import executors_of
+from ._supply import nobody
 from ._tasks import THREAD, TaskDef
 
 # Seconds that they may take to shut down.

@@ -61,12 +61,15 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
     entries: list[Entry] = [definition.function for definition in graph.tasks]
     lifetimes: dict[int, Lifetime] = {}
     stay = _what_stays(graph) if graph.executors else set()
+    fetched: Fetched = {}
     for number in graph.special:
         definition = graph.tasks[number]
-        fetched = _fetched(graph, number, stay, pools)
+        if pools is not None and stay:
+            fetched = _fetched(graph, number, stay, pools)
         if definition.is_lifetime():
             lifetimes[number] = Lifetime(number, definition)
-            entries[number] = fetching(lifetimes[number].open, definition, fetched)
+            entry = lifetimes[number].open
+            entries[number] = fetching(entry, definition, fetched) if fetched else entry
         else:
             pool = None if pools is None else pools.of(definition)
             entries[number] = entry_of(definition, pool, keep=number in stay, fetched=fetched)
@@ -128,12 +131,10 @@ def _what_stays(graph: Graph) -> set[int]:
     return stay - whole
 
 
-def _fetched(graph: Graph, number: int, stay: Collection[int], pools: "Pools | None") -> Fetched:
+def _fetched(graph: Graph, number: int, stay: Collection[int], pools: "Pools") -> Fetched:
     """Of the arguments that may have stayed in another executor than the task's, where they are."""
     tasks = graph.tasks
     fetched: dict[int | str, tuple[Pool, str]] = {}
-    if pools is None or not stay:
-        return fetched
     for at, source in enumerate(graph.sources.get(number, ())):
         if source.task is None or source.task not in stay:
             continue

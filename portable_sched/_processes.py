@@ -29,14 +29,17 @@ from multiprocessing import get_context, parent_process
 from threading import Condition, Event, Thread
 from typing import Any, Final
 
-from ._any_executor import close_own_writer, end_processes, has_died, processes_of
+from ._any_executor import (
+    close_own_writer,
+    end_processes,
+    found_twice,
+    has_died,
+    processes_of,
+)
 from ._checks import shown
 
 # Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
 _LOOK: Final = 1.0
-
-# Seconds between two looks at workers that may have died.
-_PATIENCE: Final = 3.0
 
 _WATCH: Final = "portable_sched process watch"
 
@@ -163,7 +166,7 @@ class ProcessExecutor(Executor):
         while self._idle:
             pool = self._idle.pop()
             # It may have died while it had nothing to do, and the pool may be about to notice.
-            if not any(map(has_died, processes_of(pool))):
+            if not _is_dead(pool):
                 with suppress(BrokenExecutor):
                     inner = pool.submit(call)
                     if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
@@ -179,13 +182,14 @@ class ProcessExecutor(Executor):
 
         As long as that lives it holds the pipes by which they would.
         """
-        dead: set[ProcessPoolExecutor] = set()
-        while not self._is_over.wait(_PATIENCE):
-            with self._changed:
-                busy = [*self._busy.values()]
-            before, dead = dead, {pool for pool in busy if any(map(has_died, processes_of(pool)))}
-            for pool in before & dead:
-                _end_group(pool)
+        for pool in found_twice(self._with_the_dead, self._is_over):
+            _end_group(pool)
+
+    def _with_the_dead(self) -> list[ProcessPoolExecutor]:
+        """The pools that have a call and no process that lives."""
+        with self._changed:
+            busy = [*self._busy.values()]
+        return [pool for pool in busy if _is_dead(pool)]
 
     def _note_if_over(self) -> None:
         if self._is_shut_down and not (self._waiting or self._busy):
@@ -251,6 +255,10 @@ def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]
         raise
     close_own_writer(pool)
     return pool, inner
+
+
+def _is_dead(pool: ProcessPoolExecutor) -> bool:
+    return any(map(has_died, processes_of(pool)))
 
 
 def _end_group(pool: ProcessPoolExecutor) -> bool:

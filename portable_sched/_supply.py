@@ -162,8 +162,8 @@ class Supply:
         except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
             logger().error("The executor %r raised after follow().", self.name, exc_info=error)
         # It leads to the run.
-        self._told = _nobody
-        if self.opened is not None:
+        self._told = nobody
+        if self.opened is not None and not self.can_replace:
             self.opened.let_go()
         is_over = Event()
         if self._opening is None and not self._to_end() and not self._burials:
@@ -275,5 +275,5 @@ def _nothing() -> None:
     """Stands for what ends following an executor that does not tell of its workers."""
 
 
-def _nobody(workers: int | None) -> None:
-    """Stands for who is told of workers, when the run is over."""
+def nobody(number: int | None) -> None:
+    """Stands for who is told of workers or calls, where there is none."""

@@ -7,10 +7,9 @@ once it has failed; if they all can be pickled, it was the result.
 
 import pickle
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
-from ._envelope import Call, Dumps, dumped, dumped_by_loky, packed
+from ._envelope import Call, Dumps, dumped, dumped_by_loky, dumped_somehow, packed
 from ._errors import ExecutorError, NotPicklableError, error_text
 from ._remote_failures import CARRIED, FUNCTION, RESULT
 from ._tasks import TaskDef
@@ -138,7 +137,7 @@ def what_cannot_go(  # noqa: PLR0917 - its callers pass what they have, each of 
     parts = {FUNCTION: call.function, CARRIED: call.around}
     for at, value in enumerate(values):
         parts[part_name(at, call, definition)] = value
-    dump = pickle.dumps if type(executor).__module__.startswith(_PLAIN) else _dumped_somehow
+    dump = pickle.dumps if type(executor).__module__.startswith(_PLAIN) else dumped_somehow
     for part, value in parts.items():
         try:
             dump(value)
@@ -188,15 +187,3 @@ def not_picklable(
     failure = NotPicklableError(task, executor, part, reason, remark)
     failure.__cause__ = cause
     return failure
-
-
-def _dumped_somehow(value: object) -> object:
-    try:
-        return pickle.dumps(value)
-    except Exception:
-        # Executors that go beyond `pickle` bring it.
-        with suppress(ImportError):
-            import cloudpickle  # noqa: PLC0415 - where it is not there, it is not needed
-
-            return cloudpickle.dumps(value)
-        raise

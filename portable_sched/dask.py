@@ -21,10 +21,10 @@ from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
+from ._envelope import dumped_somehow
 from ._remote_failures import RESULT, RemoteFailure
 
 try:
-    import cloudpickle
     from distributed import CancelledError, Client, KilledWorker
     from distributed import Future as Handle
     from distributed.protocol.serialize import deserialize, serialize
@@ -144,7 +144,7 @@ class DaskExecutor(Executor):
     @staticmethod
     def dumps(value: Any) -> bytes | None:
         """A value as bytes; None for one that is in the cluster, and goes by handle."""
-        return None if _has_handle(value) else _dumped(value)
+        return None if _has_handle(value) else dumped_somehow(value)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """A future of what `fn(*args, **kwargs)` returns.
@@ -235,15 +235,6 @@ def _has_handle(value: Any) -> bool:
     return isinstance(value, Handle)
 
 
-def _dumped(value: Any) -> bytes:
-    """As Dask would pickle it."""
-    try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception:  # noqa: BLE001 - pickling calls whatever the user has written
-        pickled: bytes = cloudpickle.dumps(value)
-        return pickled
-
-
 def _packed(call: Callable[..., Any], /, *args: Any) -> bytes:
     """In the worker: what the call returns or raises, as bytes."""
     try:
@@ -251,9 +242,9 @@ def _packed(call: Callable[..., Any], /, *args: Any) -> bytes:
     except RemoteFailure as failure:
         outcome = (None, failure)
     try:
-        return _dumped(outcome)
-    except Exception as error:  # noqa: BLE001 - as above
-        return _dumped((None, RemoteFailure(error, part=RESULT)))
+        return dumped_somehow(outcome)
+    except Exception as error:  # noqa: BLE001 - pickling calls whatever the user has written
+        return dumped_somehow((None, RemoteFailure(error, part=RESULT)))
 
 
 def _tried(call: Callable[..., Any], /, *args: Any) -> Any:

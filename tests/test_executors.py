@@ -864,39 +864,40 @@ async def test_a_function_that_the_worker_cannot_load_is_named_and_the_worker_li
     assert 1 == pool.submit(one).result()
 
 
+async def error_of_one_whose_worker_lives(
+    registry: TaskRegistry, make: Any, function: Callable[..., Any], **inputs: Any
+) -> NotPicklableError:
+    """What cannot be pickled of a task, between two others that have the same worker."""
+    registry.task("before", executor="cpu")(pid)
+    registry.task("after", executor="cpu", after=["load"])(pid)
+    registry.task("load", executor="cpu", depends_on=["before"])(function)
+    with make(1) as pool:
+        results = await TaskScheduler(registry, executors={"cpu": pool}).run(inputs=inputs)
+
+    assert results["before"].result == results["after"].result
+    error = results["load"].exception
+    assert isinstance(error, NotPicklableError)
+    return error
+
+
 @each("make", [spawned, ProcessExecutor])
 async def test_an_argument_that_the_worker_cannot_load_is_named_and_the_worker_lives(
     registry: TaskRegistry, make: Any
 ) -> None:
-    registry.task("before", executor="cpu")(pid)
-    registry.task("after", executor="cpu", after=["load"])(pid)
-    registry.task("load", executor="cpu", depends_on=["before"])(identity)
-    with make(1) as pool:
-        results = await TaskScheduler(registry, executors={"cpu": pool}).run(
-            inputs={"given": Unloadable()}
-        )
+    error = await error_of_one_whose_worker_lives(registry, make, identity, given=Unloadable())
 
-    error = results["load"].exception
-    assert isinstance(error, NotPicklableError)
     assert ("the parameter 'given'", "ValueError: no such row") == (error.part, error.reason)
+    assert error.__cause__ is not None
     assert "Traceback" in error.__cause__.__notes__[0]
-    assert results["before"].result == results["after"].result
 
 
 @each("make", [spawned, ProcessExecutor])
 async def test_a_result_that_cannot_be_loaded_is_named_and_the_worker_lives(
     registry: TaskRegistry, make: Any
 ) -> None:
-    registry.task("before", executor="cpu")(pid)
-    registry.task("after", executor="cpu", after=["load"])(pid)
-    registry.task("load", executor="cpu", depends_on=["before"])(unloadable)
-    with make(1) as pool:
-        results = await TaskScheduler(registry, executors={"cpu": pool}).run()
+    error = await error_of_one_whose_worker_lives(registry, make, unloadable)
 
-    error = results["load"].exception
-    assert isinstance(error, NotPicklableError)
     assert ("the result", "ValueError: no such row") == (error.part, error.reason)
-    assert results["before"].result == results["after"].result
 
 
 @each(

@@ -679,22 +679,22 @@ def test_a_program_that_is_killed_leaves_nothing_beside_what_it_has_forked(tmp_p
         os.kill(int(forked.read_text()), signal.SIGKILL)
 
 
-def fork_and_wait(path: str) -> None:
+def fork(path: str) -> None:
     """It leaves a child, which has all that it has open."""
     child = os.fork()
     if child == 0:
         time.sleep(3600)
         os._exit(0)
     Path(path).write_text(str(child))
+
+
+def fork_and_wait(path: str) -> None:
+    fork(path)
     time.sleep(3600)
 
 
 def fork_and_die(path: str) -> None:
-    child = os.fork()
-    if child == 0:
-        time.sleep(3600)
-        os._exit(0)
-    Path(path).write_text(str(child))
+    fork(path)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -719,7 +719,7 @@ def test_what_a_function_has_started_ends_with_a_call_that_is_stopped(
 def test_a_death_that_is_hidden_by_what_the_function_has_started_is_found_out(
     executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portable_sched._processes._PATIENCE", 0.05)
+    monkeypatch.setattr("portable_sched._any_executor._LOOK", 0.05)
     path = tmp_path / "child"
     future = executor.submit(fork_and_die, str(path))
 
