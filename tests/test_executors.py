@@ -29,7 +29,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import anyio
 import pytest
@@ -1694,6 +1694,35 @@ async def test_a_pool_whose_processes_end_now_and_then_is_not_watched(
             await in_time(lambda: killed)
         watch.join(60)
         assert ([] if most else [pool]) == killed
+
+
+async def test_a_pool_that_has_noticed_a_death_itself_is_not_ended(
+    monkeypatch: pytest.MonkeyPatch, process: BaseProcess
+) -> None:
+    monkeypatch.setattr("portable_sched._any_executor._LOOK", 0.01)
+    process.kill()
+    process.join()
+    killed: list[object] = []
+    monkeypatch.setattr("portable_sched._any_executor.end_processes", killed.append)
+    asked: list[None] = []
+
+    class Broken:
+        _processes: ClassVar = {1: process}
+
+        @property
+        def _broken(self) -> str:
+            asked.append(None)
+            return "a process has died"
+
+    is_over = threading.Event()
+    watch = threading.Thread(target=end_where_stuck, args=(Broken(), is_over))
+    watch.start()
+    await in_time(lambda: asked)
+    is_over.set()
+    watch.join(60)
+
+    assert not watch.is_alive()
+    assert [] == killed
 
 
 async def test_a_suspect_that_the_worker_does_not_find_goes_by_value(
