@@ -8,15 +8,20 @@ virtual one jumps while a thread works.
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import anyio
 import pytest
 import trio.testing
+from executor_runs import spawned
 
-from portable_sched import clear_registry
+from portable_sched import TaskRegistry, clear_registry
 from portable_sched.testing import VirtualTimeLoop
 
 BACKENDS = ["asyncio", "asyncio-eager", "uvloop", "trio"]
@@ -114,3 +119,25 @@ def _own_registry() -> Iterator[None]:
     clear_registry()
     yield
     clear_registry()
+
+
+@pytest.fixture
+def registry() -> TaskRegistry:
+    return TaskRegistry()
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """For what leaves it whole."""
+    with spawned() as executor:
+        yield executor
+
+
+@pytest.fixture
+def process() -> Iterator[BaseProcess]:
+    """One that goes on until it is ended."""
+    process = get_context("spawn").Process(target=time.sleep, args=(3600,))
+    process.start()
+    yield process
+    process.kill()
+    process.join()

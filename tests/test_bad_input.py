@@ -59,11 +59,6 @@ class GeneratingAsync:
 
 
 @pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
-@pytest.fixture
 def coroutine() -> Iterator[Coroutine[Any, Any, str]]:
     made = fetch()
     yield made

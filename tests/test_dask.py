@@ -74,11 +74,6 @@ def executor(client: Client) -> DaskExecutor:
     return DaskExecutor(client)
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 def in_time(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + 60
     while not condition():

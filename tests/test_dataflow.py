@@ -43,11 +43,6 @@ pytestmark = pytest.mark.anyio
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 @pytest.fixture(params=[True, False], ids=["results kept", "not kept"])
 def filling(request) -> dict[str, bool]:
     """Settings that parameters are filled alike with, although by another way."""

@@ -91,11 +91,6 @@ def line_of(event: Event, at: float) -> str:
 
 
 @pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
-@pytest.fixture
 def log() -> Log:
     return Log()
 

@@ -33,11 +33,6 @@ Hook = Callable[[TaskDef, int], AbstractAsyncContextManager[object]]
 async def no_op() -> None: ...
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 class Witness:
     """A hook that notes when it is entered and left, and with what exception."""
 

@@ -73,11 +73,6 @@ def logger(kept: Kept) -> Iterator[logging.Logger]:
     logger.removeHandler(kept)
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 async def no_op() -> None: ...
 
 

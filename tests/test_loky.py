@@ -21,11 +21,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.executors]
 each = pytest.mark.parametrize
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Any]:
     executor = loky.ProcessPoolExecutor(2)

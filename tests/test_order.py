@@ -26,11 +26,6 @@ each = pytest.mark.parametrize
 async def no_op() -> None: ...
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 async def starts_of(
     tasks: TaskRegistry | list[TaskDef], *, limit: int | None = 1, settings: Any = None, **run: Any
 ) -> list[str]:

@@ -119,11 +119,6 @@ def workers() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
-@pytest.fixture
 def virtual_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock goes as the event loop's does."""
     monkeypatch.setattr(module, "time_ns", lambda: round(anyio.current_time() * 1e9))

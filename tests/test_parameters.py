@@ -46,11 +46,6 @@ from portable_sched._parameters import (
 )
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 def names_of(function: Callable[..., object]) -> list[str]:
     return [parameter.name for parameter in parameters_of(function)]
 

@@ -125,11 +125,6 @@ def _no_ci(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
-@pytest.fixture
 def terminal() -> Terminal:
     return Terminal()
 

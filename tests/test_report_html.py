@@ -113,11 +113,6 @@ def failing(error: BaseException) -> Callable[[], Any]:
 async def nothing() -> None: ...
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 @pytest.fixture(scope="module")
 def nightly() -> RunResults:
     return nightly_run()

@@ -23,11 +23,6 @@ pytestmark = pytest.mark.anyio
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 def returning(value: object) -> Callable[[], Any]:
     async def give() -> object:
         return value

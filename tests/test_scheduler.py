@@ -28,11 +28,6 @@ PENDING, RUNNING = TaskStatus.PENDING, TaskStatus.RUNNING
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 def returning(value: object) -> Callable[[], Any]:
     async def give() -> object:
         await anyio.lowlevel.checkpoint()

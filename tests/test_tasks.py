@@ -43,11 +43,6 @@ def count_at_home() -> int:
     return 3
 
 
-@pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
 def names_of(registry: TaskRegistry) -> list[str]:
     return [definition.name for definition in registry]
 

@@ -47,11 +47,6 @@ async def no_op() -> None: ...
 
 
 @pytest.fixture
-def registry() -> TaskRegistry:
-    return TaskRegistry()
-
-
-@pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
 
