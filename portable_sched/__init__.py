@@ -32,7 +32,8 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _standard_executors  the executors that need no set-up
     _opened      an executor between its opening and its end
     _supply      the executors of one name, one after another: made, replaced, and ended
-    _pool        an executor as one run uses it: given calls, suspected, looked ahead of
+    _capacity    how many calls an executor is to have at one time
+    _pool        an executor as one run uses it: given calls, and suspected
     _pools       the executors of one run
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt

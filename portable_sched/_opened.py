@@ -33,6 +33,7 @@ class Opened:
         dumps: by what the values of its calls are packed; None where they go as they are.
         is_local: whether its workers are on this machine, and get a copy of each call.
         is_far: whether its workers may know nothing of this program's `__main__`.
+        look_ahead: how many calls more than workers it is to have; None where it does not say.
         in_flight: the calls that it has.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         is_ended: whether its processes have been ended.
@@ -50,6 +51,7 @@ class Opened:
         "is_local",
         "is_retired",
         "keep",
+        "look_ahead",
         "running",
         "submit",
     )
@@ -62,6 +64,7 @@ class Opened:
         # One that says itself how it pickles may be a cluster.
         self.is_local = self.dumps is not None and not hasattr(executor, "dumps")
         self.is_far = is_far(executor)
+        self.look_ahead: int | None = getattr(executor, "look_ahead", None)
         self.in_flight: dict[Future[Any], InFlight] = {}
         self.is_retired = False
         self.is_ended = False

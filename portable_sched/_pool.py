@@ -3,12 +3,6 @@
 One way of waiting serves every `concurrent.futures.Executor` on every event loop: submit, have the
 future's callback wake the loop, wait behind an event. No thread is held for a call in flight.
 
-An executor has as many calls at one time as it has workers: what is more would queue in it, where
-a more urgent task could not overtake, and where time runs for nothing. But a worker that has done a
-short call waits for the next one as long as it worked, until we have heard of it. So as long as
-calls are short, there are as many again, on which the workers go on meanwhile. What looks further
-ahead where the way is longer, has to know of priorities itself.
-
 What an executor may offer beyond `concurrent.futures.Executor` is looked for by name:
 
 - `workers`, how many it has; of those that do not say (and say nothing that we know of), any number
@@ -42,19 +36,17 @@ from anyio import CapacityLimiter, Event, Lock, to_thread
 
 from ._any_executor import end_processes
 from ._backend import Waker, loop_clock
+from ._capacity import Capacity
 from ._checks import shown
 from ._envelope import Call, Packed, carry_out, unpacked
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import InFlight, Opened
 from ._remote_failures import FUNCTION, RESULT, RemoteFailure
-from ._supply import Supply, nobody
+from ._supply import Supply
 from ._tasks import TaskDef
 from ._timeouts import restart, time_left, time_stopped
 from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
-
-# Seconds below which a call is short.
-_SHORT: Final = 0.05
 
 # Bytes from which on the event loop is not to wait for a result to be loaded.
 _LARGE: Final = 1_000_000
@@ -78,10 +70,7 @@ class Pool:
 
     Attributes:
         name: as above.
-        workers: how many calls it carries out at one time; None where nobody knows.
-        resize: told how many calls it is to have at one time whenever that changes; None for any
-            number.
-        is_known: whether `workers` is what it has said.
+        capacity: how many calls it is to have at one time.
         supply: where it comes from.
     """
 
@@ -89,27 +78,18 @@ class Pool:
         "_alone",
         "_clock",
         "_emptied",
-        "_looks_ahead",
         "_suspects",
         "_unsuspected",
-        "_usual",
         "_waker",
-        "is_known",
+        "capacity",
         "name",
-        "resize",
         "supply",
-        "workers",
     )
 
     def __init__(self, name: str, given: Any, workers: int | None) -> None:
         self.name = name
-        self.workers = workers
-        self.is_known = False
-        self.resize: Callable[[int | None], None] = nobody
-        # What calls have taken of late, in seconds, and whether that is short.
-        self._usual: float | None = None
-        self._looks_ahead = False
-        self.supply = Supply(name, given, self._has_workers)
+        self.capacity = Capacity(workers)
+        self.supply = Supply(name, given, self.capacity.is_said)
         self._waker = Waker()
         self._clock = loop_clock()
         # Suspects go one at a time with nothing else in flight, and others wait for their end.
@@ -221,7 +201,7 @@ class Pool:
             except BaseException:
                 self._give_up(opened, future, task)
                 raise
-            self._note_that_it_took(self._clock() - began)
+            self.capacity.note_that_it_took(self._clock() - began)
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
             error = future.exception() if future.done() else BrokenExecutor("It forgot the call.")
@@ -344,37 +324,6 @@ class Pool:
             # It broke meanwhile, and may say so to nobody.
             opened.broke()
         return future
-
-    @property
-    def _look_ahead(self) -> int:
-        opened = self.supply.opened
-        executor = None if opened is None else opened.executor
-        look_ahead: int = getattr(executor, "look_ahead", self.workers or 0)
-        return look_ahead
-
-    def _has_workers(self, workers: int | None) -> None:
-        self.workers = workers
-        self.is_known = True
-        self._resize()
-
-    def _resize(self) -> None:
-        units = self.workers
-        if units is not None and self._looks_ahead:
-            units += self._look_ahead
-        self.resize(units)
-
-    def _note_that_it_took(self, seconds: float) -> None:
-        if self.workers is None:
-            return
-        usual = seconds if self._usual is None else self._usual + (seconds - self._usual) / 4
-        self._usual = usual
-        # With others before them calls take longer, and a little more is no reason to go back.
-        in_flight = self.workers + self._look_ahead
-        queued = 2 * in_flight / self.workers if self._looks_ahead else 1
-        looks_ahead = usual < _SHORT * queued
-        if looks_ahead is not self._looks_ahead:
-            self._looks_ahead = looks_ahead
-            self._resize()
 
     def _give_up(self, opened: Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""

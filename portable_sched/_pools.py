@@ -7,10 +7,10 @@ from typing import Any, Final, Self
 from anyio import CancelScope, current_time, get_cancelled_exc_class
 
 from ._backend import event_loop_is_gone
+from ._capacity import nobody
 from ._log import logger
 from ._pool import Pool
 from ._standard_executors import executors_of
-from ._supply import nobody
 from ._tasks import THREAD, TaskDef
 
 # Seconds that they may take to shut down.
@@ -60,10 +60,10 @@ class Pools:
         traceback: TracebackType | None,
     ) -> None:
         for pool in self:
-            if pool.is_known:
-                self._known[pool.name] = pool.workers
+            if pool.capacity.is_known:
+                self._known[pool.name] = pool.capacity.workers
             # It leads to the run.
-            pool.resize = nobody
+            pool.capacity.tell = nobody
         # A coroutine may be closed, and not cancelled.
         is_gone = event_loop_is_gone()
         ends = {pool.name: pool.supply.end(at_once=is_gone) for pool in self}

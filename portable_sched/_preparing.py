@@ -91,7 +91,7 @@ def prepared(  # noqa: PLR0917 - its one caller passes what it has, each of a ty
     if pools is not None and isinstance(state, ResourceState):
         for pool in pools:
             if executor_resource(pool.name) not in settings.resources:
-                pool.resize = partial(_resize, run, state, executor_resource(pool.name))
+                pool.capacity.tell = partial(_resize, run, state, executor_resource(pool.name))
     return run
 
 
@@ -107,7 +107,10 @@ def _capacity(
     """The units of all that can be held: what the scheduler was told, and the executors in use."""
     if pools is None:
         return resources
-    units = {executor_resource(name): pools[name].workers or len(graph) for name in graph.executors}
+    units = {
+        executor_resource(name): pools[name].capacity.workers or len(graph)
+        for name in graph.executors
+    }
     return {**units, **resources}
 
 

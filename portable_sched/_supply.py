@@ -50,7 +50,8 @@ class Supply:
     Args:
         name: what tasks call it.
         given: the executor, or what makes one.
-        told: told how many workers there are, when that is known and whenever it changes.
+        told: told how many workers there are, and how many calls more they are to have, when that
+            is known and whenever it changes; None where the executor does not say.
 
     Attributes:
         name: as above.
@@ -75,7 +76,9 @@ class Supply:
         "opened",
     )
 
-    def __init__(self, name: str, given: Any, told: Callable[[int | None], None]) -> None:
+    def __init__(
+        self, name: str, given: Any, told: Callable[[int | None, int | None], None]
+    ) -> None:
         self.name = name
         self.opened: Opened | None = None
         self.can_replace = not is_executor(given)
@@ -161,8 +164,6 @@ class Supply:
             self._unfollow()
         except Exception as error:  # noqa: BLE001 - the executor's, and the run is over
             logger().error("The executor %r raised after follow().", self.name, exc_info=error)
-        # It leads to the run.
-        self._told = nobody
         if self.opened is not None and not self.can_replace:
             self.opened.let_go()
         is_over = Event()
@@ -210,7 +211,7 @@ class Supply:
     def _use(self, opened: Opened, workers: int | None) -> None:
         self.opened = opened
         self.fetch = getattr(opened.executor, "fetch", None)
-        self._told(workers)
+        self._told(workers, opened.look_ahead)
 
     def _follow(self, opened: Opened) -> None:
         follow = getattr(opened.executor, "follow", None)
@@ -229,7 +230,7 @@ class Supply:
 
     def _has_workers(self, opened: Opened, workers: int) -> None:
         if self.opened is opened:
-            self._told(workers)
+            self._told(workers, opened.look_ahead)
 
     def _made(self) -> Opened:
         executor = self._make()
@@ -273,7 +274,3 @@ class Supply:
 
 def _nothing() -> None:
     """Stands for what ends following an executor that does not tell of its workers."""
-
-
-def nobody(number: int | None) -> None:
-    """Stands for who is told of workers or calls, where there is none."""

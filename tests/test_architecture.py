@@ -57,11 +57,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_standard_executors": {"_processes"},
     "_opened": {"_any_executor", "_transport"},
     "_supply": {"_any_executor", "_backend", "_checks", "_errors", "_log", "_opened"},
+    "_capacity": set(),
     "_pool": {
-        *("_any_executor", "_backend", "_checks", "_envelope", "_errors", "_log", "_opened"),
-        *("_remote_failures", "_supply", "_tasks", "_timeouts", "_transport"),
+        *("_any_executor", "_backend", "_capacity", "_checks", "_envelope", "_errors", "_log"),
+        *("_opened", "_remote_failures", "_supply", "_tasks", "_timeouts", "_transport"),
     },
-    "_pools": {"_backend", "_log", "_pool", "_standard_executors", "_supply", "_tasks"},
+    "_pools": {
+        *("_backend", "_capacity", "_log", "_pool", "_standard_executors", "_supply", "_tasks"),
+    },
     "_executors": {"_backend", "_envelope", "_log", "_pool", "_tasks", "_timeouts"},
     "_hooks": {"_executors", "_log", "_tasks"},
     "_failures": {"_errors"},

@@ -58,7 +58,7 @@ class Shelf(Supply):
     """Takes executors from a shelf, without a thread, in which virtual time would jump."""
 
     def __init__(self, seconds: float, *executors: Executor) -> None:
-        super().__init__("cpu", list, lambda workers: None)
+        super().__init__("cpu", list, lambda workers, look_ahead: None)
         self._seconds = seconds
         self._shelf = list(executors)
         self._one_at_a_time = anyio.Lock()

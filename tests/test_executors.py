@@ -331,7 +331,7 @@ async def test_an_executor_that_opens_when_the_run_is_over_is_shut_down() -> Non
         may_open.wait(60)
         return held
 
-    supply = Supply("cpu", make, lambda workers: is_told.set())
+    supply = Supply("cpu", make, lambda workers, look_ahead: is_told.set())
     async with anyio.create_task_group() as group:
         group.start_soon(supply.open, "load")
         await in_time(is_opening.is_set)
@@ -759,7 +759,7 @@ async def test_an_executor_has_as_many_calls_as_workers(registry: TaskRegistry) 
 async def test_what_is_urgent_overtakes_what_waits_for_the_executor(
     registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portable_sched._pool._SHORT", 0.0)
+    monkeypatch.setattr("portable_sched._capacity._SHORT", 0.0)
     for number in range(4):
         registry.task(f"low {number}", Priority.LOW, executor="cpu")(one)
     registry.task("high", Priority.HIGH, executor="cpu", depends_on=["low 0"])(one)
@@ -777,7 +777,7 @@ async def test_what_is_urgent_overtakes_what_waits_for_the_executor(
 @pytest.fixture
 def calls_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is."""
-    monkeypatch.setattr("portable_sched._pool._SHORT", 60.0)
+    monkeypatch.setattr("portable_sched._capacity._SHORT", 60.0)
 
 
 @pytest.mark.usefixtures("calls_are_short")
@@ -805,7 +805,7 @@ async def test_when_calls_take_long_again_there_are_no_more_than_workers(
         await until(lambda: len(held.calls) == 2)
         held.finish("0")
         await until(lambda: len(held.calls) == 4)
-        monkeypatch.setattr("portable_sched._pool._SHORT", 0.0)
+        monkeypatch.setattr("portable_sched._capacity._SHORT", 0.0)
         held.finish("1")
         await until(lambda: "1" not in held.calls)
         await settle()
@@ -936,9 +936,9 @@ async def test_following_that_raises_is_logged(
 
 
 async def test_news_of_an_executor_that_was_replaced_is_of_no_account() -> None:
-    told: list[int | None] = []
-    supply = Supply("cpu", list, told.append)
-    old, new = Opened(Held()), Opened(Held())
+    told: list[tuple[int | None, ...]] = []
+    supply = Supply("cpu", list, lambda *numbers: told.append(numbers))
+    old, new = Opened(Held(look_ahead=5)), Opened(Held())
     supply._use(old, 2)
     supply.replace(old)
     supply._use(new, 3)
@@ -946,7 +946,7 @@ async def test_news_of_an_executor_that_was_replaced_is_of_no_account() -> None:
     supply._note_workers(new, 4)
     await settle()
 
-    assert [2, 3, 4] == told
+    assert [(2, 5), (3, None), (4, None)] == told
 
 
 def test_one_that_was_replaced_is_followed_no_more() -> None:
