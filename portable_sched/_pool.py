@@ -316,8 +316,10 @@ class Pool:
                 reason = f"it did not take the call: {error_text(error)}"
                 raise ExecutorError(call.task, self.name, reason) from error
             raise blamed from error
-        if not hasattr(future, "add_done_callback"):
-            reason = f"its submit() returned {shown(future)}, and has to return a Future."
+        if not hasattr(future, "add_done_callback") or future in opened.in_flight:
+            reason = (
+                f"its submit() returned {shown(future)}, and has to return a Future of each call."
+            )
             raise ExecutorError(call.task, self.name, reason)
         opened.in_flight[future] = InFlight(call.task, Event())
         if opened.is_broken():

@@ -18,7 +18,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint, current_token
 
-from portable_sched import TaskRegistry, TaskScheduler
+from portable_sched import TaskRegistry, TaskScheduler, TaskStatus
 from portable_sched._remote_failures import RemoteFailure
 
 
@@ -33,6 +33,11 @@ async def until(condition: Callable[[], object]) -> None:
             return
         await checkpoint()
     pytest.fail("it did not come to that")
+
+
+def status_of(run: Any, name: str) -> TaskStatus:
+    """Of a task of a run that may not have begun."""
+    return dict(run.scheduler.status_snapshot())[name]
 
 
 async def in_time(condition: Callable[[], object]) -> None:

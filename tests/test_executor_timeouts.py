@@ -24,6 +24,7 @@ from executor_runs import (
     running,
     settle,
     spawned,
+    status_of,
     write_and_sleep,
 )
 
@@ -38,11 +39,6 @@ from portable_sched._timeouts import restart, time_stopped, within
 pytestmark = pytest.mark.anyio
 
 each = pytest.mark.parametrize
-
-
-def status_of(run: Any, name: str) -> TaskStatus:
-    """Of a task of a run that may not have begun."""
-    return dict(run.scheduler.status_snapshot())[name]
 
 
 def wait_for(path: Path) -> None:

@@ -40,6 +40,7 @@ from executor_runs import (
     running,
     settle,
     spawned,
+    status_of,
     until,
     variable_set,
     write_and_sleep,
@@ -994,8 +995,24 @@ async def test_what_submit_returns_has_to_be_a_future(registry: TaskRegistry) ->
 
     assert (
         "ExecutorError: Task 'load' could not run, because of the executor 'cpu': its submit() "
-        "returned None (NoneType), and has to return a Future."
+        "returned None (NoneType), and has to return a Future of each call."
     ) == result.error
+
+
+async def test_a_future_is_of_one_call(registry: TaskRegistry) -> None:
+    class Thrifty(Held):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return self.calls["a"][0] if self.calls else super().submit(fn, *args, **kwargs)
+
+    held = Thrifty()
+    for name in ("a", "b"):
+        registry.task(name, executor="cpu")(one)
+    async with running(TaskScheduler(registry, executors={"cpu": held})) as run:
+        await in_time(lambda: status_of(run, "b") is TaskStatus.FAILED)
+        held.finish("a")
+
+    assert run.results["a"].ok
+    assert "has to return a Future of each call." in (run.results["b"].error or "")
 
 
 async def test_an_unknown_executor_is_refused_before_anything_runs(registry: TaskRegistry) -> None:
