@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from threading import Event
 from typing import Any, Final
@@ -16,9 +17,8 @@ _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 _LOOK: Final = 3.0
 
 
-def is_executor(given: object) -> bool:
-    """Whether it is an executor, and not a function that makes one."""
-    return not isinstance(given, type) and callable(getattr(given, "submit", None))
+class WorkerEnded(BrokenExecutor):
+    """A worker has ended that broke its own call alone; how, in a sentence, if that is known."""
 
 
 def workers_of(executor: object) -> int | None:

@@ -195,13 +195,39 @@ def as_executors(executors: object) -> dict[str, Any]:
                 "Expected executors to have names of their own, got 'thread', which is the threads "
                 "of this process. Call yours something else."
             )
-        if not callable(executor) and not callable(getattr(executor, "submit", None)):
+        if not callable(executor) and not is_executor(executor):
             raise TypeError(
                 f"Expected the executor {name!r} to be an executor, as ProcessPoolExecutor(2) is, "
                 "or a function that makes one, as in lambda: ProcessPoolExecutor(2), got "
-                f"{shown(executor)}."
+                f"{shown(executor)}.{_of_client(executor)}"
             )
     return dict(executors)
+
+
+def is_executor(given: object) -> bool:
+    """Whether it is an executor, and not a function that makes one."""
+    is_one = not isinstance(given, type) and callable(getattr(given, "submit", None))
+    return is_one and not _of_client(given)
+
+
+def as_made_executor(made: Any) -> Any:
+    """What a function has returned that is to make an executor."""
+    if is_executor(made):
+        return made
+    remark = _of_client(made)
+    if inspect.iscoroutine(made):
+        remark = " An async def cannot make one."
+        made.close()
+    raise TypeError(
+        f"expected the function that makes it to return an executor, got {shown(made)}.{remark}"
+    )
+
+
+def _of_client(given: object) -> str:
+    """What to do with Dask's client, which has a submit() with another meaning."""
+    if not hasattr(given, "submit") or not hasattr(given, "get_executor"):
+        return ""
+    return " Write DaskExecutor(client), from portable_sched.dask."
 
 
 def as_limit(max_concurrency: object) -> int | None:

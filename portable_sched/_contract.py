@@ -30,8 +30,8 @@ from portable_sched import (
     WorkerDiedError,
 )
 
-from ._any_executor import is_executor, workers_of
-from ._checks import shown
+from ._any_executor import workers_of
+from ._checks import is_executor, shown
 from ._envelope import Call, Sent, carry_out
 
 Make = Callable[[], Executor]
@@ -39,6 +39,9 @@ Make = Callable[[], Executor]
 
 # Of an executor with more workers nobody wants to wait until it has enough to do.
 _MANY: Final = 8
+
+# Seconds that a call takes which is to be timed out.
+_LONG: Final = 2.0
 
 # Set where a run begins.
 _SEEN: Final[ContextVar[bool]] = ContextVar("portable_sched.check_executor", default=False)
@@ -122,7 +125,7 @@ def check_executor(make: Make, *, backend: str = "asyncio", seconds: float = 60)
     stops running calls     no
     context variables       no
     """
-    if is_executor(make):
+    if is_executor(make) or not callable(make):
         raise TypeError(
             f"Expected a function that makes an executor, got {shown(make)}. Write lambda: ... "
             "around what makes it."
@@ -246,7 +249,7 @@ class _Trial:
 
     def _made_and_shut_down(self) -> int | None:
         executor = self._make()
-        if not is_executor(executor):
+        if not is_executor(executor) or not hasattr(executor, "shutdown"):
             raise TypeError(
                 f"Expected make to return a concurrent.futures.Executor, got {shown(executor)}."
             )
@@ -363,7 +366,7 @@ def _takes(kept: object) -> bool:
 
 
 def _sleep() -> None:
-    time.sleep(2)
+    time.sleep(_LONG)
 
 
 def _nap() -> None:
@@ -460,6 +463,8 @@ def _timeouts(trial: _Trial) -> Iterator[str]:
     error = results["sleeps"].exception
     if not isinstance(error, TaskTimeoutError):
         yield f"an attempt ends at its timeout: got {error!r}"
+    elif results["sleeps"].duration >= _LONG:
+        yield "an attempt ends at its timeout: submit() did not return before the call had ended"
     if not results["next"].ok:
         yield f"it goes on after a timeout: got {results['next']!r}"
 

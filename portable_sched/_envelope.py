@@ -280,6 +280,7 @@ class Call(NamedTuple):
         dumps: by what the result is packed; None where it goes or stays as it is.
         expires: when it is not to begin any more, by this machine's `time.monotonic()`; None where
             it always may.
+        key: what no other call has, where a cluster would take two that are alike for one.
     """
 
     task: str
@@ -290,6 +291,7 @@ class Call(NamedTuple):
     around: Any = ()
     dumps: Dumps | None = None
     expires: float | None = None
+    key: str | None = None
 
 
 def carry_out(call: Call, /, *values: Any) -> Any:

@@ -1,8 +1,10 @@
 """An executor between its opening and its end, and what it has meanwhile."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
+from itertools import count, repeat
 from typing import Any, NamedTuple
 
 from anyio import Event
@@ -32,6 +34,7 @@ class Opened:
         keep: how it is given one whose result may stay there.
         dumps: by what the values of its calls are packed; None where they go as they are.
         is_local: whether its workers are on this machine, and get a copy of each call.
+        prefetches: whether it may take a call out of its queue, on this machine, before it begins.
         is_far: whether its workers may know nothing of this program's `__main__`.
         look_ahead: how many calls more than workers it is to have; None where it does not say.
         in_flight: the calls that it has.
@@ -42,6 +45,7 @@ class Opened:
 
     __slots__ = (
         "_is_over",
+        "_keys",
         "_watch",
         "dumps",
         "executor",
@@ -52,6 +56,7 @@ class Opened:
         "is_retired",
         "keep",
         "look_ahead",
+        "prefetches",
         "running",
         "submit",
     )
@@ -63,12 +68,14 @@ class Opened:
         self.dumps = pickling_of(executor)
         # One that says itself how it pickles may be a cluster.
         self.is_local = self.dumps is not None and not hasattr(executor, "dumps")
+        self.prefetches = self.is_local and not getattr(executor, "isolates", False)
         self.is_far = is_far(executor)
         self.look_ahead: int | None = getattr(executor, "look_ahead", None)
         self.in_flight: dict[Future[Any], InFlight] = {}
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
+        self._keys = map("{}-{}".format, repeat(os.urandom(8).hex()), count())
         self._is_over = threading.Event()
         self._watch: threading.Thread | None = None
         if hasattr(executor, "_processes"):
@@ -85,6 +92,10 @@ class Opened:
         self._is_over.set()
         if self._watch is not None:
             self._watch.join()
+
+    def key(self) -> str:
+        """What no other call has, in this program or another."""
+        return next(self._keys)
 
     def is_broken(self) -> bool:
         """Whether it has noticed itself that it is broken."""

@@ -12,6 +12,8 @@ What an executor may offer beyond `concurrent.futures.Executor` is looked for by
   returns is called to end that.
 - `stop(future)`, to end a call that is running; it answers whether it could.
 - `isolates`, whether a worker that dies breaks its own call alone.
+- `when_begun(told)` of its futures, to have `told` called once the call has begun, or will not any
+  more: from then on its time counts.
 - `dumps(value)`, by what arguments and results are pickled where we do not know it: they go as
   bytes then, but for those of which it makes None.
 - `keep(function, *args)`, as `submit`, for a result that stays where it is: what the future gives
@@ -34,7 +36,7 @@ from typing import Any, Final
 
 from anyio import CapacityLimiter, Event, Lock, to_thread
 
-from ._any_executor import end_processes
+from ._any_executor import WorkerEnded, end_processes
 from ._backend import Waker, loop_clock
 from ._capacity import Capacity
 from ._checks import shown
@@ -47,6 +49,9 @@ from ._supply import Supply
 from ._tasks import TaskDef
 from ._timeouts import restart, time_left, time_stopped
 from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
+
+# Seconds that a worker may take to start, beyond the time that the attempt has.
+_START: Final = 60.0
 
 # Bytes from which on the event loop is not to wait for a result to be loaded.
 _LARGE: Final = 1_000_000
@@ -197,6 +202,8 @@ class Pool:
         future.add_done_callback(partial(self._waker, is_over))
         try:
             try:
+                if definition.timeout is not None:
+                    await self._begins(future, definition.timeout)
                 await is_over.wait()
             except BaseException:
                 self._give_up(opened, future, task)
@@ -214,6 +221,15 @@ class Pool:
                 self._has_emptied(opened)
             # An exception that knows a frame that knows the exception is a cycle.
             del values, future, error, call, opened
+
+    async def _begins(self, future: Future[Any], seconds: float) -> None:
+        """Wait until a call has begun, where the executor can tell, and its time begins."""
+        when_begun = getattr(future, "when_begun", None)
+        if when_begun is not None:
+            has_begun = Event()
+            when_begun(partial(self._waker, has_begun))
+            with time_stopped(seconds, most=seconds + _START):
+                await has_begun.wait()
 
     async def _loaded(self, result: Any, task: str) -> Any:
         """What a call has ended with."""
@@ -292,9 +308,9 @@ class Pool:
     ) -> Future[Any] | None:
         """A call that the executor has taken; None where it is broken, and has been replaced."""
         if opened.is_far:
-            call = call._replace(function=call.function.far())
+            call = call._replace(function=call.function.far(), key=opened.key())
         if opened.dumps is not None:
-            if definition.timeout is not None and opened.is_local:
+            if definition.timeout is not None and opened.prefetches:
                 call = call._replace(expires=monotonic() + time_left())
             once = opened.is_local
             call, values = packed_call(
@@ -314,6 +330,8 @@ class Pool:
             blamed = what_cannot_go(executor, self.name, call, values, definition, error)
             if blamed is None:
                 reason = f"it did not take the call: {error_text(error)}"
+                if is_broken and not self.supply.can_replace:
+                    reason = f"{reason} {self._stays_broken()}"
                 raise ExecutorError(call.task, self.name, reason) from error
             raise blamed from error
         if not hasattr(future, "add_done_callback") or future in opened.in_flight:
@@ -327,6 +345,12 @@ class Pool:
             opened.broke()
         return future
 
+    def _stays_broken(self) -> str:
+        return (
+            "It is broken now. So that it can be replaced, give a function that makes it, as in "
+            f"executors={{{self.name!r}: lambda: ProcessPoolExecutor(2)}}."
+        )
+
     def _give_up(self, opened: Opened, future: Future[Any], task: str) -> None:
         """A call is to end that nobody waits for any more."""
         if future.cancel() or future.done():
@@ -336,7 +360,7 @@ class Pool:
             return
         what_now = "It goes on by itself."
         if self.supply.can_replace:
-            what_now = "It is replaced, and ended as soon as nobody waits for what it has."
+            what_now = "The executor is replaced, and shut down when nobody waits for what it has."
             opened.is_retired = True
             self.supply.replace(opened)
         logger().warning(
@@ -351,16 +375,13 @@ class Pool:
         """What a call has failed with whose executor broke under it."""
         failure: Exception
         if getattr(opened.executor, "isolates", False):
-            failure = WorkerDiedError(task, self.name, [task])
-            failure.__cause__ = error
+            is_told = isinstance(error, WorkerEnded)
+            failure = WorkerDiedError(task, self.name, [task], str(error) if is_told else "")
+            failure.__cause__ = error.__cause__ if is_told else error
             return failure
         running = opened.broke()
         if not self.supply.can_replace:
-            remark = (
-                "It is broken now. So that it can be replaced, give a function that makes it, as "
-                f"in executors={{{self.name!r}: lambda: ProcessPoolExecutor(2)}}."
-            )
-            failure = WorkerDiedError(task, self.name, running, remark)
+            failure = WorkerDiedError(task, self.name, running, self._stays_broken())
         else:
             self.supply.replace(opened)
             is_suspect = len(running) > 1 and not alone

@@ -30,23 +30,66 @@ from threading import Condition, Event, Thread
 from typing import Any, Final
 
 from ._any_executor import (
+    WorkerEnded,
     close_own_writer,
     end_processes,
     found_twice,
     has_died,
+    is_broken,
     processes_of,
 )
 from ._checks import shown
+
+# Seconds that a process may take to be gone whose pool has heard of its end.
+_MOMENT: Final = 0.2
 
 # Seconds after which a worker looks whether its parent lives, where the parent cannot tell.
 _LOOK: Final = 1.0
 
 _WATCH: Final = "portable_sched process watch"
 
-_Work = tuple[Future[Any], Callable[[], Any]]
-
 # The pools that end, by their threads: some of them belong to executors that nobody has any more.
 _ending: dict[Thread, ProcessPoolExecutor] = {}
+
+
+class _Future(Future[Any]):
+    """The future of a call, which tells when a worker has it that has started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: Future[Any] = Future()
+
+    def when_begun(self, told: Callable[[Future[Any]], object]) -> None:
+        """Have `told` called, in any thread, once the call has begun or will not begin any more."""
+        self._begun.add_done_callback(told)
+        self.add_done_callback(told)
+
+    def begin(self, _: object) -> None:
+        """It has begun."""
+        self._begun.set_result(None)
+
+
+_Work = tuple[_Future, Callable[[], Any]]
+
+
+class _Worker(ProcessPoolExecutor):
+    """The pool of one worker, which begins to start.
+
+    Attributes:
+        is_up: done when the worker is there, or has failed to start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, mp_context=get_context("spawn"), initializer=_begin)
+        try:
+            with _ctrl_c_blocked():
+                self.is_up: Future[None] = self.submit(_do_nothing)
+        except BaseException:
+            # The process may be there, and the thread that knows of it not.
+            end_processes(self)
+            self.shutdown(wait=False)
+            raise
+        close_own_writer(self)
 
 
 class ProcessExecutor(Executor):
@@ -76,8 +119,8 @@ class ProcessExecutor(Executor):
         self._changed = Condition()
         self._waiting: deque[_Work] = deque()
         # The pools of those that wait for a call, the one that had one last at the end.
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[Any], ProcessPoolExecutor] = {}
+        self._idle: list[_Worker] = []
+        self._busy: dict[Future[Any], _Worker] = {}
         # Those of them whose process has been ended.
         self._stopped: set[ProcessPoolExecutor] = set()
         # The threads of the pools that end.
@@ -95,7 +138,7 @@ class ProcessExecutor(Executor):
         Raises:
             RuntimeError: it has been shut down.
         """
-        future: Future[Any] = Future()
+        future = _Future()
         with self._changed:
             if self._is_shut_down:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -159,10 +202,11 @@ class ProcessExecutor(Executor):
                 then.append(partial(future.set_exception, error.with_traceback(None)))
                 continue
             self._busy[future] = pool
+            then.append(partial(pool.is_up.add_done_callback, future.begin))
             then.append(partial(inner.add_done_callback, partial(self._end, future)))
         return then
 
-    def _begun(self, call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]:
+    def _begun(self, call: Callable[[], Any]) -> tuple[_Worker, Future[Any]]:
         while self._idle:
             pool = self._idle.pop()
             # It may have died while it had nothing to do, and the pool may be about to notice.
@@ -175,7 +219,8 @@ class ProcessExecutor(Executor):
         if self._watch is None:
             self._watch = Thread(target=self._end_what_is_left, name=_WATCH, daemon=True)
             self._watch.start()
-        return _started(call)
+        pool = _Worker()
+        return pool, pool.submit(call)
 
     def _end_what_is_left(self) -> None:
         """In a thread: end what workers have started of whose death their pools do not hear.
@@ -198,6 +243,8 @@ class ProcessExecutor(Executor):
     def _end(self, future: Future[Any], inner: Future[Any]) -> None:
         """In a thread of the pool: a call has ended."""
         error = inner.exception()
+        if isinstance(error, BrokenExecutor) and is_broken(self._busy[future]):
+            error = _ended(self._busy[future], error)
         with self._changed:
             pool = self._busy.pop(future)
             if isinstance(error, BrokenExecutor) or pool in self._stopped:
@@ -216,7 +263,7 @@ class ProcessExecutor(Executor):
         if error is None:
             future.set_result(inner.result())
         else:
-            future.set_exception(_without_end_of_file(error))
+            future.set_exception(error)
         for follow in then:
             follow()
 
@@ -242,21 +289,6 @@ def _forget_ended() -> None:
             _ending.pop(thread, None)
 
 
-def _started(call: Callable[[], Any]) -> tuple[ProcessPoolExecutor, Future[Any]]:
-    """The pool of a new worker, and the future of its first call."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin)
-    try:
-        with _ctrl_c_blocked():
-            inner = pool.submit(call)
-    except BaseException:
-        # The process may be there, and the thread that knows of it not.
-        end_processes(pool)
-        pool.shutdown(wait=False)
-        raise
-    close_own_writer(pool)
-    return pool, inner
-
-
 def _is_dead(pool: ProcessPoolExecutor) -> bool:
     return any(map(has_died, processes_of(pool)))
 
@@ -272,12 +304,40 @@ def _end_group(pool: ProcessPoolExecutor) -> bool:
     return was_there
 
 
-def _without_end_of_file(error: BaseException) -> BaseException:
-    """What a call has ended with, less the pool's account of how a pipe came to its end."""
+def _ended(worker: _Worker, error: BrokenExecutor) -> WorkerEnded:
+    """What a call has ended with whose worker ended, or sent what cannot be read."""
+    words = []
+    for process in processes_of(worker):
+        with suppress(ValueError):
+            process.join(_MOMENT)
+            words.append(_last_words(process.exitcode, was_up=worker.is_up.exception() is None))
+    ended = WorkerEnded(" ".join(words))
+    # Less the pool's account of how a pipe came to its end.
     account = str(error.__cause__)
-    if isinstance(error, BrokenExecutor) and ("EOFError" in account or "end of file" in account):
-        error.__cause__ = None
-    return error
+    if "EOFError" not in account and "end of file" not in account:
+        ended.__cause__ = error.__cause__
+    return ended
+
+
+def _last_words(code: int | None, *, was_up: bool) -> str:
+    """How a worker has ended, as a sentence; empty where it has not."""
+    if code is None:
+        return ""
+    how = f"It ended with exit code {code}"
+    if code < 0:
+        name = f"signal {-code}"
+        # Not every signal has a name.
+        with suppress(ValueError):
+            name = signal.Signals(-code).name
+        how = f"It was ended by {name}"
+        if name == "SIGKILL":
+            how += ", as the system does where memory runs out"
+    if was_up:
+        return f"{how}."
+    return (
+        f"{how} before it could begin: it may have printed why. If the program runs the tasks as "
+        'soon as it is read, put that under `if __name__ == "__main__":`.'
+    )
 
 
 @contextmanager
@@ -291,6 +351,10 @@ def _ctrl_c_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _do_nothing() -> None:
+    """A new worker's first call."""
 
 
 def _begin() -> None:

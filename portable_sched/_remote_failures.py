@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ._errors import RemoteTaskError, full_name
 
@@ -147,12 +147,41 @@ def _pickled(error: BaseException) -> bytes | None:
     # What is no `Exception` ends programs and event loops, and is to end no more than its attempt.
     if not isinstance(error, Exception):
         return None
-    try:
-        pickled = pickle.dumps(error)
-        copy = pickle.loads(pickled)  # noqa: S301 - made one line above
-    except BaseException:  # noqa: BLE001 - pickling calls whatever the user has written
-        return None
-    return pickled if type(copy) is type(error) else None
+    found: bytes | None = None
+    for way in (error, _Anew(error)):
+        # Pickling calls whatever the user has written.
+        with suppress(BaseException):
+            pickled = pickle.dumps(way)
+            copy = pickle.loads(pickled)  # noqa: S301 - made one line above
+            if type(copy) is type(error):
+                # What it passes on may be what it takes by number alone.
+                if _text_of(copy) == _text_of(error):
+                    return pickled
+                found = found or pickled
+    return found
+
+
+class _Anew:
+    """An exception whose `__init__` does not take what it has passed on to that of its base."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind, args, *state = cast("tuple[Any, ...]", self._error.__reduce__())
+        if kind is not type(self._error):
+            raise pickle.PicklingError("it says itself how it is made")
+        return _made_anew, (kind, args, *state)
+
+
+def _made_anew(kind: type[Exception], args: tuple[Any, ...], state: Any = None) -> Exception:
+    """An exception as its `__init__` has left it."""
+    base: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: Any = base.__new__(kind, *args)
+    base.__init__(error, *args)
+    if state is not None:
+        error.__setstate__(state)
+    return cast("Exception", error)
 
 
 def _kind_of(error: BaseException) -> str:

@@ -253,7 +253,9 @@ class TaskScheduler:
         if not graph.executors:
             return None
         from ._pools import Pools  # noqa: PLC0415 - who does not ask does not pay
+        from ._standard_executors import refuse_in_worker_that_starts  # noqa: PLC0415 - as above
 
+        refuse_in_worker_that_starts()
         return Pools(self._settings.executors, self._known_workers)
 
     def _refuse_what_there_is_not(self, graph: Graph) -> None:

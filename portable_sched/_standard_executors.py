@@ -16,17 +16,26 @@ def executors_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**standard, **given}
 
 
+def refuse_in_worker_that_starts() -> None:
+    """Refuse to run what a worker comes upon as it reads the program: it would run once for each.
+
+    Raises:
+        RuntimeError: this is such a worker.
+    """
+    # Workers have it, and programs that have none do not pay for it.
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and getattr(process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "Expected the run to begin in the program itself. This is a worker that has begun to "
+            "read the program, which runs the tasks as soon as it is read. Put what runs them "
+            'under `if __name__ == "__main__":`.'
+        )
+
+
 def _processes() -> Executor:
     # Here, since they bring in `multiprocessing`.
-    from multiprocessing import process  # noqa: PLC0415
-
     from ._processes import ProcessExecutor  # noqa: PLC0415
 
-    if getattr(process.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "this is a worker that has begun to read the program, which runs the tasks as soon as "
-            'it is read. Put what runs them under `if __name__ == "__main__":`.'
-        )
     path: str = getattr(sys.modules["__main__"], "__file__", None) or ""
     if path.startswith("<"):
         raise RuntimeError(

@@ -8,9 +8,9 @@ from typing import Any
 
 from anyio import Event
 
-from ._any_executor import end, is_executor, workers_of
+from ._any_executor import end, workers_of
 from ._backend import call_soon, context_outside
-from ._checks import shown
+from ._checks import as_made_executor, is_executor
 from ._errors import ExecutorError, error_text
 from ._log import logger
 from ._opened import Opened
@@ -242,10 +242,8 @@ class Supply:
             for thread in self._burials:
                 thread.join()
             executor = self._make()
-        if not is_executor(executor):
-            raise TypeError(f"expected a function that makes an executor, got {shown(executor)}")
         if not known:
-            return Opened(executor)
+            return Opened(as_made_executor(executor))
         self._old.remove(known[0])
         known[0].is_retired = False
         return known[0]

@@ -279,7 +279,7 @@ async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
     assert (
         caplog.records[0]
         .getMessage()
-        .endswith("It is replaced, and ended as soon as nobody waits for what it has.")
+        .endswith("The executor is replaced, and shut down when nobody waits for what it has.")
     )
     assert ([True], [True]) == (first.shutdowns, second.shutdowns)
 

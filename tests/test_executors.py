@@ -413,8 +413,28 @@ async def test_what_makes_something_else_is_refused(registry: TaskRegistry) -> N
 
     assert (
         "ExecutorError: Task 'load' could not run, because of the executor 'cpu': opening it "
-        "failed: TypeError: expected a function that makes an executor, got 7 (int)"
+        "failed: TypeError: expected the function that makes it to return an executor, got 7 (int)."
     ) == result.error
+
+
+async def test_what_is_not_made_at_once_is_refused(registry: TaskRegistry) -> None:
+    async def make() -> Held:
+        return Held()
+
+    result = await outcome_of(registry, make, one)
+
+    assert result.error.endswith(". An async def cannot make one.")
+
+
+def test_a_client_of_dask_is_no_executor() -> None:
+    class Client(Held):
+        def get_executor(self) -> Held:
+            return Held()
+
+    with pytest.raises(TypeError) as caught:
+        TaskScheduler([], executors={"cluster": Client()})
+
+    assert str(caught.value).endswith(" Write DaskExecutor(client), from portable_sched.dask.")
 
 
 async def test_an_executor_is_shut_down_with_the_run_and_one_that_was_given_is_not(
@@ -682,11 +702,16 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
         import asyncio
         from portable_sched import TaskScheduler, task
 
-        @task(executor="process")
+        @task
+        def pay():
+            with open("paid", "a") as file:
+                file.write("once")
+
+        @task(executor="process", after=[pay])
         def load():
             return 1
 
-        print(asyncio.run(TaskScheduler().run())[0].error)
+        print(asyncio.run(TaskScheduler().run())[load].error)
         """)
     )
     ran = subprocess.run(
@@ -699,13 +724,19 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert (0, "") == (ran.returncode, ran.stderr)
+    assert 0 == ran.returncode
+    # By the worker, and, for whoever does not see that, by the program.
+    assert ran.stderr.endswith(
+        "RuntimeError: Expected the run to begin in the program itself. This is a worker that has "
+        "begun to read the program, which runs the tasks as soon as it is read. Put what runs them "
+        'under `if __name__ == "__main__":`.\n'
+    )
     assert (
-        "ExecutorError: Task 'load' could not run, because of the executor 'process': opening it "
-        "failed: RuntimeError: this is a worker that has begun to read the program, which runs the "
-        "tasks as soon as it is read. Put what runs them under "
-        '`if __name__ == "__main__":`.\nNone\n'
+        "WorkerDiedError: A worker of the executor 'process' died while running: load. It ended "
+        "with exit code 1 before it could begin: it may have printed why. If the program runs the "
+        'tasks as soon as it is read, put that under `if __name__ == "__main__":`.\n'
     ) == ran.stdout
+    assert "once" == (tmp_path / "paid").read_text()
 
 
 def test_a_program_that_is_read_from_standard_input_is_told_to_be_a_file() -> None:

@@ -81,11 +81,35 @@ async def fail_in_event_loop() -> NoReturn:
 
 
 class OddError(Exception):
-    """It pickles, and cannot be made again from what it pickles to."""
+    """It cannot be made again from what it passes on."""
 
     def __init__(self, row: int, column: int) -> None:
         super().__init__(f"row {row}")
         self.column = column
+
+
+class OddOSError(OSError):
+    """The same, of one that is made in a way of its own."""
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(5, f"row {row}")
+        self.column = column
+
+
+class RestlessError(Exception):
+    """Its text is never the same."""
+
+    def __str__(self) -> str:
+        return f"{id(self)}"
+
+
+class PlainOddError(Exception):
+    """The same, with nothing but what it passes on."""
+
+    __slots__ = ()
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(f"row {row}")
 
 
 class LockedError(Exception):
@@ -225,10 +249,26 @@ async def test_an_exception_has_the_traceback_of_the_worker_in_its_notes(
         assert "_envelope" not in note
 
 
+@each("kind", [OddError, OddOSError, PlainOddError])
+async def test_an_exception_arrives_that_its_own_init_could_not_make_again(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, kind: Any
+) -> None:
+    raised = kind(1, 2)
+
+    result = await outcome_of(
+        registry, pool, partial(fail_with, kind, 1, 2), retries=2, retry_on=kind
+    )
+
+    error = result.exception
+    assert type(raised) is type(error)
+    assert (str(raised), raised.args) == (str(error), error.args)
+    assert vars(raised).items() <= vars(error).items()
+    assert 2 == result.attempts
+
+
 @each(
     ("kind", "args", "text"),
     [
-        (OddError, (1, 2), "test_remote_calls.OddError: row 1"),
         (LockedError, (), "test_remote_calls.LockedError: <unlocked _thread.lock object"),
         (SpeechlessError, (), "test_remote_calls.SpeechlessError: <exception str() failed>"),
         (DeceiverError, (), "test_remote_calls.DeceiverError"),
@@ -257,6 +297,15 @@ async def test_an_exception_that_takes_no_attributes_arrives_all_the_same(
     error = (await outcome_of(registry, pool, fail_with_frozen)).exception
 
     assert (FrozenError, (7,)) == (type(error), error.args)
+
+
+async def test_an_exception_arrives_whose_text_is_another_each_time(
+    registry: TaskRegistry, pool: ProcessPoolExecutor
+) -> None:
+    result = await outcome_of(registry, pool, partial(fail_with, RestlessError, 7))
+
+    assert RestlessError is type(result.exception)
+    assert (7,) == result.exception.args
 
 
 async def test_a_circle_of_causes_ends(registry: TaskRegistry, pool: ProcessPoolExecutor) -> None:
