@@ -5,13 +5,16 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import suppress
-from threading import Event
+from threading import Event, Timer
 from typing import Any, Final
 
 from ._log import logger
 
 # On Windows it is any signal that ends a process.
 _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+# Seconds that processes may take to end which have nothing more to do.
+PATIENCE: Final = 5.0
 
 # Seconds between two looks for processes that have died.
 _LOOK: Final = 3.0
@@ -82,16 +85,22 @@ def found_twice(look: Callable[[], Iterable[Any]], is_over: Event) -> Iterator[A
 
 def end_processes(executor: Any) -> bool:
     """End what an executor has processes for; answers whether it has any."""
-    # A newer Python has `kill_workers()`, which does the same. Not `kill()`, which loky's have not.
+    # A newer Python has `kill_workers()`, which does the same.
     processes = processes_of(executor)
-    for process in processes:
-        # The number of one that has ended may be another's by now, and it may have been closed.
-        with suppress(ProcessLookupError, ValueError):
-            if process.is_alive():
-                os.kill(process.pid, _KILL)
+    kill(processes)
     if processes:
         close_own_writer(executor)
     return bool(processes)
+
+
+def kill(processes: Iterable[Any]) -> None:
+    """End processes at once."""
+    for process in processes:
+        # The number of one that has ended may be another's by now, and it may have been closed.
+        with suppress(ProcessLookupError, ValueError):
+            # Not by its own `kill()`, which loky's have not.
+            if process.is_alive():
+                os.kill(process.pid, _KILL)
 
 
 def close_own_writer(executor: Any) -> None:
@@ -106,12 +115,28 @@ def close_own_writer(executor: Any) -> None:
             writer.close()
 
 
+def _kill_where_idle(executor: Any, processes: Iterable[Any]) -> None:
+    """End processes in which a function has left a thread, for which they would wait."""
+    # Others may use the same one.
+    if not getattr(executor, "_pending_work_items", None):
+        kill(processes)
+
+
 def end(executor: Any, *, wait: bool, at_once: bool) -> None:
     """Shut an executor down, at once where nobody waits for what it still has."""
+    processes = processes_of(executor)
+    late = Timer(PATIENCE, _kill_where_idle, [executor, processes])
+    late.daemon = True
     try:
         # A thread cannot be ended, and one that was given up may take an hour.
         if at_once and not end_processes(executor):
             wait = False
+        if wait and processes:
+            late.start()
         executor.shutdown(wait=wait)
     except BaseException as error:  # noqa: BLE001 - the executor's, and the run is over
         logger().error("An executor raised when it was shut down.", exc_info=error)
+    finally:
+        late.cancel()
+        if late.ident is not None:
+            late.join()

@@ -18,10 +18,12 @@ class InFlight(NamedTuple):
 
     Attributes:
         task: the task that it is of.
+        number: how many came before it.
         is_over: set when there is nothing more to wait for.
     """
 
     task: str
+    number: int
     is_over: Event
 
 
@@ -44,8 +46,10 @@ class Opened:
     """
 
     __slots__ = (
+        "_given_up",
         "_is_over",
         "_keys",
+        "_numbers",
         "_watch",
         "dumps",
         "executor",
@@ -72,6 +76,8 @@ class Opened:
         self.is_far = is_far(executor)
         self.look_ahead: int | None = getattr(executor, "look_ahead", None)
         self.in_flight: dict[Future[Any], InFlight] = {}
+        self._numbers = count()
+        self._given_up: dict[Future[Any], int] = {}
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
@@ -97,6 +103,36 @@ class Opened:
         """What no other call has, in this program or another."""
         return next(self._keys)
 
+    def note(self, future: Future[Any], task: str) -> None:
+        """It has taken a call."""
+        self.in_flight[future] = InFlight(task, next(self._numbers), Event())
+
+    def give_up(self, future: Future[Any], workers: int | None) -> None:
+        """It has a call that cannot be stopped: it is to end, and what has not begun is let go of.
+
+        Args:
+            future: of that call.
+            workers: how many it has, if that is known.
+        """
+        self.is_retired = True
+        for other in self.in_flight:
+            if other is not future:
+                other.cancel()
+        self._given_up[future] = self.in_flight[future].number
+        # Calls begin in the order in which they came. So of those that have not ended the first
+        # ones have begun, as many as there are workers, and the others wait for them.
+        numbers = {other: call.number for other, call in self.in_flight.items()} | self._given_up
+        left = sorted((number, other) for other, number in numbers.items() if not other.done())
+        if all(other in self._given_up for _, other in left[:workers]):
+            self.is_ended = end_processes(self.executor)
+            if self.is_ended:
+                self._tell_all()
+
+    def _tell_all(self) -> None:
+        # Python 3.11 may forget calls that come while it breaks.
+        for call in self.in_flight.values():
+            call.is_over.set()
+
     def is_broken(self) -> bool:
         """Whether it has noticed itself that it is broken."""
         return is_broken(self.executor)
@@ -110,10 +146,9 @@ class Opened:
                 for future, call in self.in_flight.items()
                 if not future.done() or _has_broken(future)
             )
-            # Python 3.11 may forget calls that come while it breaks, and a process that it starts.
+            # Python 3.11 may forget a process that it starts while it breaks.
             if end_processes(self.executor):
-                for call in self.in_flight.values():
-                    call.is_over.set()
+                self._tell_all()
         return self.running
 
 

@@ -43,7 +43,7 @@ from ._checks import shown
 from ._envelope import Call, Packed, carry_out, unpacked
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
-from ._opened import InFlight, Opened
+from ._opened import Opened
 from ._remote_failures import FUNCTION, RESULT, RemoteFailure
 from ._supply import Supply
 from ._tasks import TaskDef
@@ -61,8 +61,8 @@ class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and nev
     """The executor broke, and the call was not the only one there."""
 
 
-class _NotFoundThere(Exception):  # noqa: N818 - as above
-    """The worker has no such function, as of one under the guard of `__main__`: by value, then."""
+class _NotBegun(Exception):  # noqa: N818 - as above
+    """It is to be called again, as it did not begin, and is in nobody's way."""
 
 
 class Pool:
@@ -175,10 +175,11 @@ class Pool:
         self, call: Call, values: Sequence[Any], definition: TaskDef, *, keep: bool, alone: bool
     ) -> Any:
         try:
-            try:
-                return await self._once(call, values, definition, keep=keep, alone=alone)
-            except _NotFoundThere:
-                return await self._once(call, values, definition, keep=keep, alone=alone)
+            while True:
+                try:
+                    return await self._once(call, values, definition, keep=keep, alone=alone)
+                except _NotBegun:
+                    restart(definition.timeout)
         finally:
             del values
 
@@ -209,6 +210,8 @@ class Pool:
                 self._give_up(opened, future, task)
                 raise
             self.capacity.note_that_it_took(self._clock() - began)
+            if future.cancelled() and opened.is_retired:
+                raise _NotBegun
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
             error = future.exception() if future.done() else BrokenExecutor("It forgot the call.")
@@ -243,7 +246,7 @@ class Pool:
             raise not_picklable(task, self.name, RESULT, error_text(error), error) from error
 
     def _has_emptied(self, opened: Opened) -> None:
-        if opened.is_retired:
+        if opened.is_retired and not opened.is_ended:
             opened.is_ended = end_processes(opened.executor)
         self.supply.bury(opened)
         if self._suspects:
@@ -267,6 +270,8 @@ class Pool:
             # No thread has died: they could not begin.
             self.supply.replace(opened)
             return ExecutorError(call.task, self.name, f"it is broken: {error_text(error)}")
+        if isinstance(error, BrokenExecutor) and opened.is_ended:
+            return _NotBegun()
         if isinstance(error, BrokenExecutor):
             return self._of_broken(opened, call.task, error, alone=alone)
         return what_went_wrong(opened.executor, self.name, call, values, definition, error)
@@ -279,7 +284,8 @@ class Pool:
         if error.part is None:
             return raised
         if error.part == FUNCTION and call.function.fall_back():
-            return _NotFoundThere()
+            # The worker has it not, as one under the guard of `__main__`: by value, then.
+            return _NotBegun()
         part = part_name(error.part, call, definition)
         return not_picklable(call.task, self.name, part, error_text(raised), raised)
 
@@ -339,7 +345,7 @@ class Pool:
                 f"its submit() returned {shown(future)}, and has to return a Future of each call."
             )
             raise ExecutorError(call.task, self.name, reason)
-        opened.in_flight[future] = InFlight(call.task, Event())
+        opened.note(future, call.task)
         if opened.is_broken():
             # It broke meanwhile, and may say so to nobody.
             opened.broke()
@@ -361,8 +367,8 @@ class Pool:
         what_now = "It goes on by itself."
         if self.supply.can_replace:
             what_now = "The executor is replaced, and shut down when nobody waits for what it has."
-            opened.is_retired = True
             self.supply.replace(opened)
+            opened.give_up(future, self.capacity.workers)
         logger().warning(
             "Task %r was cancelled, by its timeout or with its run, and is in the executor %r, "
             "which cannot stop it. %s",

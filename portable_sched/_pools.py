@@ -13,8 +13,9 @@ from ._pool import Pool
 from ._standard_executors import executors_of
 from ._tasks import THREAD, TaskDef
 
-# Seconds that they may take to shut down.
+# Seconds that they may take to shut down, and after which it is said what the run waits for.
 _SHUTDOWN: Final = 30.0
+_SAID: Final = 10.0
 
 
 class Pools:
@@ -71,14 +72,22 @@ class Pools:
             return
         cancelled: BaseException | None = None
         limit = current_time() + _SHUTDOWN
+        pause = current_time() + _SAID
         while current_time() < limit and not all(ended.is_set() for ended in ends.values()):
             try:
-                with CancelScope(deadline=limit, shield=True):
+                with CancelScope(deadline=min(pause, limit), shield=True):
                     for ended in ends.values():
                         await ended.wait()
             except get_cancelled_exc_class() as again:
                 # asyncio's own, against which there is no shield. It goes on when all has ended.
                 cancelled = again
+            waiting = [repr(pool.name) for pool in self if not ends[pool.name].is_set()]
+            if waiting and pause <= current_time() < limit:
+                pause = limit
+                logger().warning(
+                    "The run waits for its executors to shut down, up to %d s: %s.",
+                    *(_SHUTDOWN, ", ".join(waiting)),
+                )
         for pool in self:
             if ends[pool.name].is_set():
                 pool.supply.join()

@@ -27,15 +27,18 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
 from threading import Condition, Event, Thread
+from time import monotonic
 from typing import Any, Final
 
 from ._any_executor import (
+    PATIENCE,
     WorkerEnded,
     close_own_writer,
     end_processes,
     found_twice,
     has_died,
     is_broken,
+    kill,
     processes_of,
 )
 from ._checks import shown
@@ -48,8 +51,12 @@ _LOOK: Final = 1.0
 
 _WATCH: Final = "portable_sched process watch"
 
-# The pools that end, by their threads: some of them belong to executors that nobody has any more.
-_ending: dict[Thread, ProcessPoolExecutor] = {}
+# The pools that end and their processes, by the pools' threads: some of them belong to executors
+# that nobody has any more.
+_ending: dict[Thread, tuple[Any, list[Any]]] = {}
+
+# Of one that has ended in this very moment.
+_ENDED: Final[tuple[Any, list[Any]]] = (None, [])
 
 
 class _Future(Future[Any]):
@@ -178,10 +185,17 @@ class ProcessExecutor(Executor):
         if wait:
             with self._changed:
                 self._changed.wait_for(lambda: not (self._waiting or self._busy))
-                threads = [*self._threads, *([] if self._watch is None else [self._watch])]
+                threads = [*self._threads]
+            limit = monotonic() + PATIENCE
             for thread in threads:
-                thread.join()
+                thread.join(max(0.0, limit - monotonic()))
+                if thread.is_alive():
+                    # A function has left a thread in the worker, for which that would wait.
+                    _kill_group(_ending.get(thread, _ENDED)[1])
+                    thread.join()
             self._threads.clear()
+            if self._watch is not None:
+                self._watch.join()
             _forget_ended()
 
     def _hand_out(self) -> list[Callable[[], None]]:
@@ -278,7 +292,7 @@ class ProcessExecutor(Executor):
         """Keep a pool that is about to end until it has."""
         _forget_ended()
         thread: Any = pool._executor_manager_thread  # noqa: SLF001 - `shutdown()` waits for it only once, and not for others meanwhile
-        _ending[thread] = pool
+        _ending[thread] = pool, processes_of(pool)
         self._threads = [*filter(Thread.is_alive, self._threads), thread]
 
 
@@ -295,13 +309,20 @@ def _is_dead(pool: ProcessPoolExecutor) -> bool:
 
 def _end_group(pool: ProcessPoolExecutor) -> bool:
     """End a worker and what it has started; answers whether there was one."""
-    leaders = [process.pid for process in processes_of(pool)]
-    was_there = end_processes(pool)
+    processes = processes_of(pool)
+    _kill_group(processes)
+    if processes:
+        close_own_writer(pool)
+    return bool(processes)
+
+
+def _kill_group(processes: list[Any]) -> None:
+    leaders = [process.pid for process in processes]
+    kill(processes)
     if sys.platform != "win32":  # pragma: no branch - it has nothing of the kind
         for leader in leaders:
             with suppress(OSError):
                 os.killpg(leader, signal.SIGKILL)
-    return was_there
 
 
 def _ended(worker: _Worker, error: BrokenExecutor) -> WorkerEnded:

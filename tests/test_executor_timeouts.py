@@ -28,7 +28,14 @@ from executor_runs import (
     write_and_sleep,
 )
 
-from portable_sched import Backoff, TaskRegistry, TaskScheduler, TaskStatus, TaskTimeoutError
+from portable_sched import (
+    Backoff,
+    Priority,
+    TaskRegistry,
+    TaskScheduler,
+    TaskStatus,
+    TaskTimeoutError,
+)
 from portable_sched._envelope import Call, Sent, carry_out
 from portable_sched._opened import Opened
 from portable_sched._pool import Pool
@@ -262,7 +269,7 @@ async def test_an_executor_with_a_call_that_cannot_be_stopped_is_replaced(
     registry.task("a", executor="cpu", timeout=1)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
-    first, second = Held(_processes={1: process}, begins={"a"}), Held()
+    first, second = Held(_processes={1: process}, begins={"a", "b"}), Held()
     with made(first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
             await in_time(lambda: first.calls)
@@ -289,7 +296,7 @@ async def test_an_executor_that_is_made_twice_goes_on(registry: TaskRegistry) ->
     registry.task("a", executor="cpu", timeout=1.5)(one)
     registry.task("b", executor="cpu")(one)
     registry.task("c", executor="cpu", after=["a"])(one)
-    held = Held(_processes={1: "none that could be ended"}, begins={"a"})
+    held = Held(_processes={1: "none that could be ended"}, begins={"a", "b"})
     async with running(TaskScheduler(registry, executors={"cpu": lambda: held})) as run:
         await in_time(lambda: held.calls)
         await in_time(lambda: "c" in held.calls)
@@ -304,7 +311,7 @@ async def test_an_executor_that_is_made_again_after_its_end_is_shut_down_first(
     """It may not have noticed that its processes are gone, and blame who comes next."""
     registry.task("a", executor="cpu", timeout=1.5)(one)
     registry.task("b", executor="cpu", after=["a"])(one)
-    first, second = Held(_processes={1: process}, begins={"a"}), Held()
+    first, second = Held(_processes={1: process}, begins={"a", "b"}), Held()
     with made(first, first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
             await in_time(lambda: first.calls)
@@ -353,3 +360,41 @@ async def test_retries_and_backoff_hold_in_an_executor(
     result = await outcome_of(registry, pool, fail, retries=3, backoff=Backoff(initial=0.001))
 
     assert (3, 3) == (result.attempts, len(result.failures))
+
+
+@each("make", [partial(spawned, 1), partial(Threads, 1)])
+async def test_what_waits_behind_a_call_that_was_given_up_begins_elsewhere(
+    registry: TaskRegistry, make: Any
+) -> None:
+    """And its time with it."""
+    may_go = threading.Event()
+    hang = partial(may_go.wait, 60) if make.func is Threads else partial(time.sleep, 60)
+    registry.task("hangs", Priority.HIGH, executor="cpu", timeout=1)(hang)
+    for number in range(3):
+        registry.task(f"waits {number}", executor="cpu", timeout=60)(one)
+
+    results = await TaskScheduler(
+        registry, executors={"cpu": make}, resources={"executor cpu": 4}
+    ).run()
+
+    may_go.set()
+    assert ["hangs"] == [result.task_name for result in results.failed]
+    assert [1] * 3 == [result.attempts for result in results.completed]
+    assert max(result.duration for result in results) < 50
+
+
+async def test_a_pool_goes_on_while_somebody_waits_for_what_it_is_at(
+    registry: TaskRegistry, tmp_path: Path
+) -> None:
+    """Two workers, two calls that begin, of which one is given up, and one that waits."""
+    may_go = tmp_path / "may go"
+    registry.task("hangs", Priority.HIGH, executor="cpu", timeout=1)(partial(time.sleep, 60))
+    registry.task("works", Priority.HIGH, executor="cpu")(partial(wait_for, may_go))
+    registry.task("waits", executor="cpu")(one)
+    async with running(
+        TaskScheduler(registry, executors={"cpu": spawned}, resources={"executor cpu": 3})
+    ) as run:
+        await in_time(lambda: status_of(run, "hangs") is TaskStatus.FAILED)
+        may_go.touch()
+
+    assert [1, 1] == [result.attempts for result in run.results.completed]

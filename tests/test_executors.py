@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor as Threads
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
@@ -59,7 +60,7 @@ from portable_sched import (
     UnknownExecutorError,
     carry,
 )
-from portable_sched._any_executor import end_processes, has_died
+from portable_sched._any_executor import end, end_processes, has_died
 from portable_sched._opened import Opened
 from portable_sched._standard_executors import _processors
 from portable_sched._supply import Supply
@@ -488,6 +489,26 @@ async def test_an_executor_that_does_not_shut_down_is_left_and_logged(
     may_end.set()
 
 
+async def test_what_a_run_waits_for_at_its_end_is_logged_after_a_while(
+    registry: TaskRegistry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._pools._SAID", 0.01)
+
+    class Slow(Threads):
+        def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
+            limit = time.monotonic() + 60
+            while not caplog.records and time.monotonic() < limit:
+                time.sleep(0.01)
+            super().shutdown(wait=wait)
+
+    await outcome_of(registry, lambda: Slow(1), one)
+
+    [record] = caplog.records
+    assert (
+        "The run waits for its executors to shut down, up to 30 s: 'cpu'."
+    ) == record.getMessage()
+
+
 async def test_executors_shut_down_at_the_same_time(registry: TaskRegistry) -> None:
     both = threading.Barrier(2)
 
@@ -645,6 +666,45 @@ async def test_no_process_remains_however_the_run_ends(
         found.add(int(path.read_text()))
     assert found
     await in_time(lambda: not any(map(is_alive, found)))
+
+
+def leave_a_thread() -> int:
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return os.getpid()
+
+
+@each("where", [partial(spawned, 1), "process"])
+async def test_a_worker_in_which_a_function_has_left_a_thread_ends_with_the_run(
+    registry: TaskRegistry, where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("_any_executor", "_processes"):
+        monkeypatch.setattr(f"portable_sched.{module}.PATIENCE", 0.1)
+    name = where if isinstance(where, str) else "cpu"
+    registry.task("load", executor=name)(leave_a_thread)
+
+    results = await TaskScheduler(registry, executors={} if name == where else {name: where}).run()
+
+    assert not is_alive(results["load"].result)
+
+
+def test_a_pool_that_others_use_is_not_ended_though_it_is_late(
+    process: BaseProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._any_executor.PATIENCE", 0.0)
+
+    class Shared(Held):
+        @property
+        def _pending_work_items(self) -> dict[int, str]:
+            asked.set()
+            return {1: "a call of another run"}
+
+        def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
+            assert asked.wait(60)
+
+    asked = threading.Event()
+    end(Shared(_processes={1: process}), wait=True, at_once=False)
+
+    assert process.is_alive()
 
 
 async def test_no_thread_remains(registry: TaskRegistry) -> None:
