@@ -24,6 +24,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
+    _pickling    how values become bytes
     _remote_failures     how a worker tells what went wrong
     _envelope    what is sent to a worker, and how it is carried out there
     _transport   the way there: packing it, and saying what cannot be packed

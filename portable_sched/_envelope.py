@@ -1,10 +1,7 @@
 """What is sent to a worker: the call of a function, and how it is carried out there.
 
 A worker is another process, perhaps on another machine, or another thread: wherever an executor has
-it. What a function returns and the arguments that it gets go by the executor's own pickling. But
-where we know that one, they go as bytes: a worker that cannot read a call dies of it, a pool that
-cannot read a result breaks, and some that cannot write a call wait for themselves for ever. Of
-bytes nothing goes wrong but where they are made and read, and there we can say what it was.
+it.
 """
 
 import pickle
@@ -14,15 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from inspect import isawaitable
-from io import BytesIO
 from threading import Thread
 from time import monotonic
-from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import anyio
 
 from ._backend import context_outside
+from ._pickling import Dumps, packed, unpacked
 from ._remote_failures import CARRIED, FUNCTION, RESULT, RemoteFailure
 
 Around = tuple[Callable[..., AbstractContextManager[object]], tuple[Any, ...]]
@@ -55,6 +51,10 @@ def carry(manager: Callable[..., AbstractContextManager[object]], /, *args: Any)
 def carried() -> tuple[Around, ...]:
     """What the hooks of the current attempt have asked to carry."""
     return _AROUND.get()
+
+
+# What wraps itself would wrap for ever.
+_MOST_WRAPPERS: Final = 10
 
 
 class Sent:
@@ -119,6 +119,7 @@ class Sent:
             reference = pickle.dumps(self._function)
         except Exception as error:  # noqa: BLE001 - pickling calls whatever the user has written
             failure = error
+            reference = _reference_behind_wrappers(self._function)
         home: str | None = None
         if reference is not None:
             # Asked of the pickle itself: a partial or a method may come from there too.
@@ -139,6 +140,36 @@ class Sent:
         if reference is None and value is None:
             raise failure or pickle.PicklingError(f"{self._function!r} cannot be pickled")
         return reference, value, home
+
+
+class _Behind:
+    """A function by reference whose name is that of a wrapper which another decorator has made."""
+
+    def __init__(self, module: str, name: str, depth: int) -> None:
+        self._where = module, name, depth
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _found_behind, self._where
+
+
+def _found_behind(module: str, name: str, depth: int) -> Any:
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    for _ in range(depth):
+        found = found.__wrapped__
+    return found
+
+
+def _reference_behind_wrappers(function: Any) -> bytes | None:
+    """The pickle of a function that is behind its name; None of one that is not."""
+    # It may have no name, or what has it no more wrappers.
+    with suppress(AttributeError, ImportError, ValueError):
+        for depth in range(1, _MOST_WRAPPERS):
+            where = function.__module__, function.__qualname__, depth
+            if _found_behind(*where) is function:
+                return pickle.dumps(_Behind(*where))
+    return None
 
 
 def _path_of_main() -> str | None:
@@ -179,92 +210,6 @@ class _Arrived:
     def _loaded(pickled: bytes) -> Callable[..., Any]:
         function: Callable[..., Any] = pickle.loads(pickled)  # noqa: S301 - of the program that sent us here
         return function
-
-
-class Packed:
-    """A value on its way, as bytes.
-
-    Args:
-        pickled: those.
-        once: whether it is asked for once, and lets go of them then.
-    """
-
-    __slots__ = ("_once", "_pickled")
-
-    def __init__(self, pickled: bytes, once: bool) -> None:  # noqa: FBT001 - pickling passes its arguments by position
-        self._pickled = pickled
-        self._once = once
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Packed, (self._pickled, self._once)
-
-    def __len__(self) -> int:
-        return len(self._pickled)
-
-    def load(self) -> Any:
-        """The value."""
-        pickled = self._pickled
-        if self._once:
-            self._pickled = b""
-        return pickle.loads(pickled)  # noqa: S301 - of a worker of our own, or who sent us here
-
-
-Dumps = Callable[[Any], bytes | None]
-"""Makes bytes of a value; None of one that is to go as it is."""
-
-# Of what is of these types nothing can go wrong on the way.
-_PLAIN: Final = frozenset({NoneType, bool, int, float, complex, str, bytes})
-
-
-def packed(value: Any, dumps: Dumps, *, once: bool = False) -> Any:
-    """A value as it is sent.
-
-    Args:
-        value: it.
-        dumps: makes bytes of it.
-        once: whether it is asked for once where it arrives.
-    """
-    if type(value) in _PLAIN:
-        return value
-    pickled = dumps(value)
-    return value if pickled is None else Packed(pickled, once)
-
-
-def unpacked(value: Any) -> Any:
-    """What was sent."""
-    return value.load() if type(value) is Packed else value
-
-
-def dumped(value: Any) -> bytes:
-    """Pickled as pools of the standard library do it."""
-    # Who has processes has it already.
-    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
-
-    buffer = BytesIO()
-    ForkingPickler(buffer).dump(value)
-    return buffer.getvalue()
-
-
-def dumped_by_loky(value: Any) -> bytes:
-    """Pickled as loky does it."""
-    # Only where it is in use.
-    buffer = BytesIO()
-    import_module("loky.backend.reduction").dump(value, buffer)
-    return buffer.getvalue()
-
-
-def dumped_somehow(value: Any) -> bytes:
-    """Pickled as by executors that go beyond `pickle`."""
-    try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception:
-        # They bring it.
-        with suppress(ImportError):
-            import cloudpickle  # noqa: PLC0415 - where it is not there, it is not needed
-
-            pickled: bytes = cloudpickle.dumps(value)
-            return pickled
-        raise
 
 
 class Call(NamedTuple):

@@ -40,10 +40,11 @@ from ._any_executor import WorkerEnded, end_processes
 from ._backend import Waker, loop_clock
 from ._capacity import Capacity
 from ._checks import shown
-from ._envelope import Call, Packed, carry_out, unpacked
+from ._envelope import Call, carry_out
 from ._errors import ExecutorError, WorkerDiedError, error_text
 from ._log import logger
 from ._opened import Opened
+from ._pickling import Packed, unpacked
 from ._remote_failures import FUNCTION, RESULT, RemoteFailure
 from ._supply import Supply
 from ._tasks import TaskDef

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from ._errors import RemoteTaskError, full_name
+from ._pickling import dumped_somehow
 
 FUNCTION: Final = "the function"
 CARRIED: Final = "what carry() sends"
@@ -66,17 +67,11 @@ class RemoteFailure(Exception):  # noqa: N818 - it is the envelope, the error is
             links: Sequence[_Link] = list(_links_of(self._error))
         else:
             links = self._links
-        errors = [link.loaded(task) for link in links]
-        for link, error, inner in zip(links, errors, errors[1:], strict=False):
-            # Whoever wrote the exception may have made it refuse attributes.
-            with suppress(Exception):
-                if link.is_cause:
-                    error.__cause__ = inner
-                else:
-                    error.__context__ = inner
+        error = _loaded(links, task)
+        # Whoever wrote the exception may have made it refuse attributes.
         with suppress(Exception):
-            errors[0].add_note(f"In the worker:\n{links[0].traceback.rstrip()}")
-        return errors[0]
+            error.add_note(f"In the worker:\n{links[0].traceback.rstrip()}")
+        return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +84,7 @@ class _Link:
         text: what `str()` makes of it.
         traceback: what Python would print, for the first one of a chain; else empty.
         is_cause: whether the next one is its cause, and not its context.
+        members: of a group, the chains of those in it; itself has another one in their place.
     """
 
     pickled: bytes | None
@@ -96,6 +92,7 @@ class _Link:
     text: str
     traceback: str
     is_cause: bool
+    members: tuple[tuple["_Link", ...], ...] = ()
 
     def loaded(self, task: str) -> Exception:
         """The exception, or a `RemoteTaskError` in its place."""
@@ -103,22 +100,46 @@ class _Link:
             # Its module may be missing here.
             with suppress(Exception, SystemExit):
                 error = pickle.loads(self.pickled)  # noqa: S301 - of a worker of our own
+                if self.members:
+                    group = error.derive([_loaded(links, task) for links in self.members])
+                    vars(group).update(vars(error))
+                    error = group
                 if isinstance(error, Exception):
                     return error
         return RemoteTaskError(task, self.kind, self.text, self.traceback)
 
 
-def _links_of(error: BaseException) -> Iterator[_Link]:
+def _loaded(links: Sequence[_Link], task: str) -> Exception:
+    """The first exception of a chain, with the others as its causes and contexts."""
+    errors = [link.loaded(task) for link in links]
+    for link, error, inner in zip(links, errors, errors[1:], strict=False):
+        # It may refuse attributes.
+        with suppress(Exception):
+            if link.is_cause:
+                error.__cause__ = inner
+            else:
+                error.__context__ = inner
+    return errors[0]
+
+
+def _links_of(error: BaseException, seen: set[int] | None = None) -> Iterator[_Link]:
     traceback = _traceback_of(error)
-    seen: set[int] = set()
+    seen = set() if seen is None else seen
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
+    while current is not None:
         seen.add(id(current))
         cause = current.__cause__
         inner = cause if cause is not None or current.__suppress_context__ else current.__context__
-        text = _text_of(current)
-        yield _Link(_pickled(current), _kind_of(current), text, traceback, cause is not None)
-        current, traceback = inner, ""
+        kind, text = _kind_of(current), _text_of(current)
+        members: tuple[tuple[_Link, ...], ...] = ()
+        itself = current
+        # One of another kind may hold more than that, and goes as a whole.
+        if type(current) is ExceptionGroup:
+            members = tuple(tuple(_links_of(member, seen)) for member in current.exceptions)
+            itself = current.derive([Exception()])
+            vars(itself).update(vars(current))
+        yield _Link(_pickled(itself), kind, text, traceback, cause is not None, members)
+        current, traceback = None if id(inner) in seen else inner, ""
 
 
 def _traceback_of(error: BaseException) -> str:
@@ -151,7 +172,7 @@ def _pickled(error: BaseException) -> bytes | None:
     for way in (error, _Anew(error)):
         # Pickling calls whatever the user has written.
         with suppress(BaseException):
-            pickled = pickle.dumps(way)
+            pickled = dumped_somehow(way)
             copy = pickle.loads(pickled)  # noqa: S301 - made one line above
             if type(copy) is type(error):
                 # What it passes on may be what it takes by number alone.

@@ -9,8 +9,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ._envelope import Call, Dumps, dumped, dumped_by_loky, dumped_somehow, packed
+from ._envelope import Call
 from ._errors import ExecutorError, NotPicklableError, error_text
+from ._pickling import Dumps, dumped, dumped_by_loky, dumped_somehow, packed
 from ._remote_failures import CARRIED, FUNCTION, RESULT
 from ._tasks import TaskDef
 

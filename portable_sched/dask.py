@@ -21,7 +21,7 @@ from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
-from ._envelope import dumped_somehow
+from ._pickling import dumped_somehow
 from ._remote_failures import RESULT, RemoteFailure
 
 try:

@@ -49,9 +49,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_timeouts": {"_errors"},
     "_backend": set(),
     "_lifetimes": {"_backend", "_errors", "_tasks", "_timeouts"},
-    "_remote_failures": {"_errors"},
-    "_envelope": {"_backend", "_remote_failures"},
-    "_transport": {"_envelope", "_errors", "_remote_failures", "_tasks"},
+    "_pickling": set(),
+    "_remote_failures": {"_errors", "_pickling"},
+    "_envelope": {"_backend", "_pickling", "_remote_failures"},
+    "_transport": {"_envelope", "_errors", "_pickling", "_remote_failures", "_tasks"},
     "_any_executor": {"_log"},
     "_processes": {"_any_executor", "_checks"},
     "_standard_executors": {"_processes"},
@@ -60,7 +61,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_capacity": set(),
     "_pool": {
         *("_any_executor", "_backend", "_capacity", "_checks", "_envelope", "_errors", "_log"),
-        *("_opened", "_remote_failures", "_supply", "_tasks", "_timeouts", "_transport"),
+        *(
+            "_opened",
+            "_pickling",
+            "_remote_failures",
+            "_supply",
+            "_tasks",
+            "_timeouts",
+            "_transport",
+        ),
     },
     "_pools": {
         *("_backend", "_capacity", "_log", "_pool", "_standard_executors", "_supply", "_tasks"),
@@ -112,7 +121,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_dataflow", "_envelope", "_errors", "_events", "_graph", "_parameters", "_registry"),
         *("_results", "_retries", "_scheduler", "_state", "_tasks"),
     },
-    "dask": {"_envelope", "_remote_failures"},
+    "dask": {"_pickling", "_remote_failures"},
     "_contract": {"", "_any_executor", "_checks", "_envelope"},
     "testing": {"", "_contract", "_tasks"},
     "logs": {"", "_errors", "analysis.wording"},
@@ -138,7 +147,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Whose extra brings what; everything else needs anyio and the standard library alone.
 FOREIGN = {
     "_envelope": {"cloudpickle"},
-    "_transport": {"cloudpickle"},
+    "_pickling": {"cloudpickle"},
     "testing": {"trio"},  # it runs graphs under a backend's own virtual clock
     "progress": {"rich"},
     "dask": {"distributed", "tornado"},

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor as Threads
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -33,6 +33,7 @@ from executor_runs import (
 
 from portable_sched import (
     ExecutorError,
+    NoRetry,
     NotPicklableError,
     RemoteTaskError,
     TaskDef,
@@ -41,7 +42,8 @@ from portable_sched import (
     TaskStatus,
     carry,
 )
-from portable_sched._envelope import Call, Sent, _Arrived, carry_out, packed, result_of
+from portable_sched._envelope import Call, Sent, _Arrived, carry_out, result_of
+from portable_sched._pickling import dumped_somehow, packed
 from portable_sched._processes import ProcessExecutor
 from portable_sched._remote_failures import RemoteFailure, _Link
 
@@ -184,6 +186,35 @@ class LeavesAtOnce:
         leave()
 
 
+def fail_in_a_mixed_group() -> NoReturn:
+    errors: list[Exception] = [NoRetry("closed"), LockedError()]
+    try:
+        fail_because()
+    except LookupError as error:
+        errors.append(error)
+    group = ExceptionGroup("rows", errors)
+    group.add_note("as noted")
+    raise group
+
+
+INSIDE: list[Callable[[], str]] = []
+
+
+def wrapped(function: Callable[[], str]) -> Callable[[], str]:
+    INSIDE.append(function)
+
+    @wraps(function)
+    def wrapper() -> str:
+        return f"not {function()}"
+
+    return wrapper
+
+
+@wrapped
+def inside() -> str:
+    return "inside"
+
+
 def leaves(kind: type) -> Any:
     return kind()
 
@@ -322,6 +353,22 @@ async def test_a_group_of_exceptions_arrives_as_one(
 
     assert isinstance(error, ExceptionGroup)
     assert [ValueError, LookupError] == [type(inner) for inner in error.exceptions]
+
+
+async def test_members_of_a_group_arrive_one_by_one(
+    registry: TaskRegistry, pool: ProcessPoolExecutor
+) -> None:
+    result = await outcome_of(registry, pool, fail_in_a_mixed_group, retries=3)
+
+    group = result.exception
+    last, locked, because = group.exceptions
+    assert ("rows", "closed", "nothing to load") == (group.message, str(last), str(because))
+    assert [NoRetry, RemoteTaskError, LookupError] == [type(error) for error in group.exceptions]
+    assert isinstance(because.__cause__, ValueError)
+    assert "as noted" == group.__notes__[0]
+    assert "fail_in_a_mixed_group" in locked.traceback or "LockedError" in locked.traceback
+    # One of them says so.
+    assert 1 == result.attempts
 
 
 @each("where", [Threads, spawned])
@@ -465,6 +512,34 @@ async def test_a_lambda_is_sent_by_value(registry: TaskRegistry, pool: ProcessPo
     result = await outcome_of(registry, pool, lambda: factor * 2)
 
     assert 6 == result.result
+
+
+async def test_a_function_is_found_behind_the_wrapper_that_has_its_name(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+
+    assert "inside" == (await outcome_of(registry, pool, INSIDE[0])).result
+
+
+def test_what_is_of_the_program_itself_goes_by_value_to_workers_with_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Row:
+        __module__ = "__main__"
+        __qualname__ = "Row"
+
+    monkeypatch.setattr(sys.modules["__main__"], "Row", Row, raising=False)
+    assert b"cloudpickle" in dumped_somehow(Row())
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloudpickle.dumps", lambda _: fail())
+        assert isinstance(pickle.loads(dumped_somehow(Row())), Row)
+        with pytest.raises(ValueError, match="no such row"):
+            dumped_somehow(lambda: 1)
+
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    assert isinstance(pickle.loads(dumped_somehow(Row())), Row)
 
 
 async def test_a_function_that_cannot_be_pickled_is_named(
@@ -708,6 +783,13 @@ if __name__ == "__main__":
     async def again():
         return factor
 
+    class Busy(Exception):
+        pass
+
+    @task(executor="process", retries=2, retry_on=Busy, after=["again"])
+    def busy():
+        raise Busy("later")
+
     results = anyio.run(TaskScheduler().run, backend=sys.argv[1])
     print(*[(result.result, result.attempts, result.error) for result in results], sep="\\n")
 """
@@ -749,7 +831,7 @@ def test_functions_under_the_guard_of_the_program_go_by_value(
 
     assert (0, "") == (ran.returncode, ran.stderr)
     if by_value:
-        assert "(6, 1, None)\n(3, 1, None)\n" == ran.stdout
+        assert "(6, 1, None)\n(3, 1, None)\n(None, 2, 'Busy: later')\n" == ran.stdout
     else:
         assert "(None, 2, \"NotPicklableError: Task 'there' runs in the executor" in ran.stdout
         assert "and the function cannot get there or back by pickling: AttributeError" in ran.stdout
