@@ -21,6 +21,7 @@ each to those above it (`tests/test_architecture.py` holds the table).
     analysis     what results mean: where the time went, why a task waits, what a run would take
     _watch       the same where someone is watching
     reporting    graphs and results as text, a module for each format
+    _failures    what an attempt raised, made fit for the results
     _timeouts    the time that one attempt may take
     _backend     the one place that knows asyncio and trio apart
     _lifetimes   a task that yields once: open until nobody uses it
@@ -38,7 +39,6 @@ each to those above it (`tests/test_architecture.py` holds the table).
     _pools       the executors of one run
     _executors   where an attempt runs: the event loop, a thread, an executor
     _hooks       what is entered around each attempt
-    _failures    what an attempt raised, made fit for the results
     _engine      carries it out; the only module that spawns
     _preparing   what a run needs before it begins
     _scheduler   `TaskScheduler`, the face of it all

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from ._errors import RemoteTaskError, full_name
+from ._failures import without_our_steps
 from ._pickling import dumped_somehow
 
 FUNCTION: Final = "the function"
@@ -147,20 +148,10 @@ def _traceback_of(error: BaseException) -> str:
     from traceback import format_exception  # noqa: PLC0415
 
     try:
-        return "".join(format_exception(_without_our_steps(error)))
+        without_our_steps(error)
+        return "".join(format_exception(error))
     except BaseException:  # noqa: BLE001 - it looks at whatever the user has written
         return f"{_kind_of(error)}: {_text_of(error)}\n"
-
-
-# Whose frames are no part of what a function has raised.
-_OURS: Final = (__name__, f"{__package__}._envelope")
-
-
-def _without_our_steps(error: BaseException) -> BaseException:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__") in _OURS:
-        traceback = traceback.tb_next
-    return error.with_traceback(traceback)
 
 
 def _pickled(error: BaseException) -> bytes | None:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from anyio import Event
 
@@ -12,8 +13,12 @@ from ._any_executor import end, workers_of
 from ._backend import call_soon, context_outside
 from ._checks import as_made_executor, is_executor
 from ._errors import ExecutorError, error_text
+from ._failures import without_our_steps
 from ._log import logger
 from ._opened import Opened
+
+# Seconds for which others need not try again what could not be opened.
+_FRESH: Final = 1.0
 
 
 class _Opening:
@@ -63,6 +68,8 @@ class Supply:
     __slots__ = (
         "_burials",
         "_ending",
+        "_failures",
+        "_heard",
         "_is_over",
         "_make",
         "_old",
@@ -91,6 +98,10 @@ class Supply:
         self._burials: list[Thread] = []
         self._ending: Thread | None = None
         self._opening: _Opening | None = None
+        # Why it could not be opened and when that was, since it was last; and for each task how
+        # many of these it has been told.
+        self._failures: list[tuple[BaseException, float]] = []
+        self._heard: dict[str, int] = {}
         self._unfollow: Callable[[], None] = _nothing
         self._is_over = False
         if not self.can_replace:
@@ -110,11 +121,14 @@ class Supply:
         Raises:
             ExecutorError: that failed.
         """
-        opening = self._opening
-        if opening is None:
-            opening = self._opening = _Opening(self._make_in_thread)
-        await opening.is_over.wait()
-        error = opening.error
+        heard = self._heard.get(task, 0)
+        error: BaseException | None
+        if heard < len(self._failures) and monotonic() < self._failures[heard][1] + _FRESH:
+            error = self._failures[heard][0]
+            self._heard[task] = heard + 1
+        else:
+            error = await self._tried()
+            self._heard[task] = len(self._failures)
         if error is None:
             return
         try:
@@ -124,7 +138,15 @@ class Supply:
             raise ExecutorError(task, self.name, reason) from error
         finally:
             # An exception that knows a frame that knows the exception is a cycle.
-            del error, opening
+            del error
+
+    async def _tried(self) -> BaseException | None:
+        """Have it opened, or wait for that, and say what went wrong."""
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = _Opening(self._make_in_thread)
+        await opening.is_over.wait()
+        return opening.error
 
     def replace(self, opened: Opened) -> None:
         """Have another executor made for the next call."""
@@ -193,6 +215,7 @@ class Supply:
             opening.made = self._made()
             opening.workers = workers_of(opening.made.executor)
         except BaseException as error:  # noqa: BLE001 - it is raised again in the event loop
+            without_our_steps(error)
             opening.error = error
         # Or the event loop is gone.
         with suppress(RuntimeError):
@@ -203,6 +226,11 @@ class Supply:
             # It is seen to already.
             return
         self._opening = None
+        if opening.error is not None:
+            self._failures.append((opening.error, monotonic()))
+        else:
+            self._failures.clear()
+            self._heard.clear()
         if opening.made is not None:
             self._use(opening.made, opening.workers)
             self._follow(opening.made)

@@ -409,6 +409,47 @@ async def test_an_executor_that_cannot_be_made_fails_the_attempt(registry: TaskR
     ) == str(first)
 
 
+async def test_what_cannot_be_opened_is_tried_once_for_all_of_an_attempt(
+    registry: TaskRegistry,
+) -> None:
+    """It may take its time to fail."""
+    tries: list[None] = []
+
+    def make() -> Threads:
+        tries.append(None)
+        raise OSError("no such host")
+
+    for number in range(20):
+        registry.task(f"{number}", executor="cpu", retries=3)(one)
+
+    results = await TaskScheduler(registry, executors={"cpu": make}).run()
+
+    assert [3] * 20 == [result.attempts for result in results.failed]
+    assert all(isinstance(result.exception.__cause__, OSError) for result in results.failed)
+    assert 3 == len(tries)
+
+
+async def test_what_could_not_be_opened_is_tried_again_after_a_while(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._supply._FRESH", 0.0)
+    tries: list[None] = []
+
+    def make() -> Threads:
+        tries.append(None)
+        if len(tries) == 1:
+            raise OSError("no such host")
+        return Threads(1)
+
+    registry.task("first", executor="cpu")(one)
+    registry.task("later", executor="cpu", after=["first"])(one)
+
+    results = await TaskScheduler(registry, executors={"cpu": make}).run()
+
+    assert ["first"] == [result.task_name for result in results.failed]
+    assert 2 == len(tries)
+
+
 async def test_what_makes_something_else_is_refused(registry: TaskRegistry) -> None:
     result = await outcome_of(registry, lambda: 7, one)
 
