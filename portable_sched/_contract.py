@@ -320,6 +320,10 @@ def _one() -> int:
     return 1
 
 
+def _large() -> bytes:
+    return bytes(2_000_000)
+
+
 def _two() -> int:
     return 2
 
@@ -388,7 +392,10 @@ def _results_and_arguments(trial: _Trial) -> Iterator[str]:
     registry.task("there", executor="checked")(_pair)
     # What may have stayed there is fetched.
     registry.task("here")(_pair)
+    registry.task("large", executor="checked")(_large)
     results = trial.run(registry)
+    if results["large"].result != _large():
+        yield f"a result of 2 MB arrives whole: got {type(results['large'].result).__name__}"
     for name in ("there", "here"):
         if results[name].result != (1, 2):
             yield f"results go from task to task by name: expected (1, 2), got {results[name]!r}"

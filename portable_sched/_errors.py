@@ -144,6 +144,9 @@ class UnknownExecutorError(DependencyError):
         )
         if self.nearest:
             return message + did_you_mean(self.nearest)
+        if self.dependency == "interpreter":
+            # Where it is not among the known ones.
+            return f"{message} Interpreters need Python 3.14 or newer."
         return f"{message} Write TaskScheduler(executors={{{self.dependency!r}: ...}})."
 
 

@@ -30,13 +30,15 @@ _PLAIN: Final = "concurrent."
 # side, or on the way there.
 _RAISED_THERE: Final = "_RemoteTraceback"
 
+_BY_VALUE: Final = "Or have it sent by value: pip install 'portable_sched[cloudpickle]'."
 _REMARKS: Final = {
-    FUNCTION: (
-        "Define it by `def` at the top level of a module, or have it sent by value: "
-        "pip install 'portable_sched[cloudpickle]'."
-    ),
+    FUNCTION: f"Define it by `def` at the top level of a module. {_BY_VALUE}",
     RESULT: "Return plain data, and close files and connections in the function.",
 }
+# Where the reason is that something of the program itself was not found by its name.
+_OF_MAIN: Final = (
+    'Define it above `if __name__ == "__main__":`, or in a module that the worker can import.'
+)
 _OF_A_PARAMETER: Final = "Pass plain data, and open files, locks and connections in the function."
 
 
@@ -185,6 +187,8 @@ def not_picklable(
 ) -> NotPicklableError:
     """The error for a part of a call that does not get there or back."""
     remark = _REMARKS.get(part, _OF_A_PARAMETER)
+    if "attribute" in reason and "main__" in reason:
+        remark = _OF_MAIN if part != FUNCTION else f"{_OF_MAIN} {_BY_VALUE}"
     failure = NotPicklableError(task, executor, part, reason, remark)
     failure.__cause__ = cause
     return failure

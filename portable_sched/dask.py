@@ -27,6 +27,7 @@ from ._remote_failures import RESULT, RemoteFailure
 try:
     from distributed import CancelledError, Client, KilledWorker
     from distributed import Future as Handle
+    from distributed.deploy.cluster import Cluster
     from distributed.protocol.serialize import deserialize, serialize
     from tornado.ioloop import PeriodicCallback
 except ImportError as _missing:
@@ -61,8 +62,8 @@ class DaskExecutor(Executor):
     without an attempt of the task's.
 
     Args:
-        client: of the cluster, which stays yours; or the address of its scheduler. Where it is left
-            out a cluster is started on this machine.
+        client: of the cluster, which stays yours; or the cluster, as a `LocalCluster`; or the
+            address of its scheduler. Where it is left out a cluster is started on this machine.
         options: what else `distributed.Client` takes, as `n_workers=4`, where it is to be made.
 
     Attributes:
@@ -81,7 +82,7 @@ class DaskExecutor(Executor):
     look_ahead = 64
     isolates = True
 
-    def __init__(self, client: "Client | str | None" = None, **options: Any) -> None:
+    def __init__(self, client: "Client | Cluster | str | None" = None, **options: Any) -> None:
         self._owns_client = not isinstance(client, Client)
         if isinstance(client, Client):
             if client.asynchronous:
@@ -95,13 +96,13 @@ class DaskExecutor(Executor):
                     f"{', '.join(options)} for one that is there."
                 )
             self.client: Any = client
-        elif client is None or isinstance(client, str):
+        elif client is None or isinstance(client, (str, Cluster)):
             make: Any = Client  # it has no types
             self.client = make(client, **{"set_as_default": False, **options})
         else:
             raise TypeError(
-                "Expected client to be a distributed.Client, the address of a Dask scheduler or "
-                f"None, got {client!r}."
+                "Expected client to be a distributed.Client, a cluster, the address of a Dask "
+                f"scheduler or None, got {client!r}."
             )
         self._prefix = uuid4().hex[:8]
         self._numbers = count()

@@ -149,6 +149,15 @@ class Twisted(ThreadPoolExecutor):
         return super().submit(self.twist, name, lambda: fn(*args, **kwargs))
 
 
+class InThisThread(Executor):
+    """Carries calls out before it returns."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 def twisted(twist: Callable[[str, Callable[[], Any]], Any]) -> Callable[[], Executor]:
     def make() -> Executor:
         executor = Twisted(2)
@@ -234,6 +243,16 @@ class LastOfAll(Wrapped):
             _contract._results_and_arguments,
             twisted(lambda name, call: call()[::-1] if name == "_pair" else call()),
             "results go from task to task by name: expected (1, 2), got TaskResult(",
+        ),
+        (
+            _contract._results_and_arguments,
+            twisted(lambda name, call: call()[:9] if name == "_large" else call()),
+            "a result of 2 MB arrives whole: got bytes",
+        ),
+        (
+            _contract._timeouts,
+            InThisThread,
+            "an attempt ends at its timeout: submit() did not return before the call had ended",
         ),
         (
             _contract._results_and_arguments,
@@ -508,8 +527,8 @@ class StuckAtShutdown(ThreadPoolExecutor):
 @each(
     ("make", "what"),
     [
-        (Stuck, "the run of 'first', 'second', 'there', 'here'"),
-        (StuckAtSubmit, "the run of 'first', 'second', 'there', 'here'"),
+        (Stuck, "the run of 'first', 'second', 'there', 'here', 'large'"),
+        (StuckAtSubmit, "the run of 'first', 'second', 'there', 'here', 'large'"),
         (StuckAtShutdown, "making it and shutting it down"),
     ],
 )
@@ -535,6 +554,16 @@ def test_what_makes_no_executor_is_refused() -> None:
     assert ("Expected make to return a concurrent.futures.Executor, got None (NoneType).") == str(
         caught.value
     )
+
+
+def test_what_cannot_be_shut_down_is_refused() -> None:
+    with pytest.raises(TypeError, match="Expected make to return a "):
+        check_executor(lambda: SimpleNamespace(submit=print))  # type: ignore[arg-type,return-value]
+
+
+def test_the_name_of_an_executor_is_refused() -> None:
+    with pytest.raises(TypeError, match="that makes an executor, got 'process'"):
+        check_executor("process")  # type: ignore[arg-type]
 
 
 def test_an_executor_in_place_of_what_makes_it_is_refused() -> None:

@@ -74,6 +74,14 @@ def executor(client: Client) -> DaskExecutor:
     return DaskExecutor(client)
 
 
+def fail_twice(folder: Path) -> int:
+    calls = len([*folder.iterdir()]) + 1
+    (folder / f"{calls}").touch()
+    if calls < 3:
+        raise ValueError("not yet")
+    return calls
+
+
 def in_time(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + 60
     while not condition():
@@ -852,8 +860,8 @@ def test_the_workers_of_a_cluster_that_is_gone_are_those_that_were_known(
             (7,),
             {},
             (
-                "Expected client to be a distributed.Client, the address of a Dask scheduler or "
-                "None, got 7."
+                "Expected client to be a distributed.Client, a cluster, the address of a Dask "
+                "scheduler or None, got 7."
             ),
         ),
     ],
@@ -863,6 +871,25 @@ def test_what_is_no_client_is_refused(arguments: Any, options: Any, message: str
         DaskExecutor(*arguments, **options)
 
     assert message == str(caught.value)
+
+
+def test_a_cluster_may_be_given_and_stays(cluster: LocalCluster) -> None:
+    executor = DaskExecutor(cluster)
+    assert executor.submit(pid).result(60)
+    executor.shutdown()
+
+    assert "running" == cluster.status.name
+
+
+async def test_calls_that_are_alike_are_calls_of_their_own(
+    registry: TaskRegistry, client: Client, tmp_path: Path
+) -> None:
+    """Dask takes what is called alike for one, as what is pure."""
+    registry.task("load", executor="far", retries=3)(partial(fail_twice, tmp_path))
+
+    results = await TaskScheduler(registry, executors={"far": client.get_executor()}).run()
+
+    assert (3, 3) == (results["load"].attempts, results["load"].result)
 
 
 def test_a_client_that_is_asynchronous_is_refused(cluster: LocalCluster) -> None:

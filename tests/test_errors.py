@@ -83,6 +83,19 @@ ERRORS: list[tuple[TaskError, str, dict[str, Any]]] = [
         {"task": "load", "dependency": "farm", "known": ("process", "thread"), "nearest": ()},
     ),
     (
+        UnknownExecutorError("load", "interpreter", ["process", "thread"]),
+        (
+            "Task 'load' is to run in the executor 'interpreter', which the scheduler does not "
+            "have; it has 'process', 'thread'. Interpreters need Python 3.14 or newer."
+        ),
+        {
+            "task": "load",
+            "dependency": "interpreter",
+            "known": ("process", "thread"),
+            "nearest": (),
+        },
+    ),
+    (
         RemoteTaskError("load", "app.Odd", "no such row", "Traceback ..."),
         "Task 'load' raised in a worker: app.Odd: no such row",
         {"task": "load", "kind": "app.Odd", "text": "no such row", "traceback": "Traceback ..."},
