@@ -84,9 +84,9 @@ class Progress:
     Give it to a scheduler as `observers=[Progress()]`. In a terminal there is a bar with how many
     tasks have each status, the time, and an estimate of what remains, from a simulation of what is
     left; the tasks that are running, those first that began first, with their attempts; and the
-    last failures. What else is printed or logged stands above it. In a notebook it is one output,
-    which is updated. Where the output is no terminal, or under CI, it is a line now and then and
-    one for each failure. In each of them the end is summed up.
+    last failures. What else the program prints or logs stands above it. In a notebook it is one
+    output, which is updated. Where the output is no terminal, or under CI, it is a line now and
+    then and one for each failure. In each of them the end is summed up.
 
     It serves any number of runs, also at once: all that are shown on one console stand below each
     other. A program that has a live display of rich of its own passes the console of that. What
