@@ -311,8 +311,6 @@ def _end_group(pool: ProcessPoolExecutor) -> bool:
     """End a worker and what it has started; answers whether there was one."""
     processes = processes_of(pool)
     _kill_group(processes)
-    if processes:
-        close_own_writer(pool)
     return bool(processes)
 
 

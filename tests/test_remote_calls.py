@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor as Threads
 from contextlib import asynccontextmanager
 from functools import partial, wraps
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -211,8 +211,16 @@ def wrapped(function: Callable[[], str]) -> Callable[[], str]:
 
 
 @wrapped
+@wrapped
 def inside() -> str:
     return "inside"
+
+
+def endless() -> str:
+    return "endless"
+
+
+endless.__wrapped__ = endless  # type: ignore[attr-defined]
 
 
 def leaves(kind: type) -> Any:
@@ -520,6 +528,16 @@ async def test_a_function_is_found_behind_the_wrapper_that_has_its_name(
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
     assert "inside" == (await outcome_of(registry, pool, INSIDE[0])).result
+
+
+async def test_what_wraps_itself_is_not_looked_behind_for_ever(
+    registry: TaskRegistry, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+
+    error = (await outcome_of(registry, pool, FunctionType(endless.__code__, globals()))).exception
+
+    assert ("the function", NotPicklableError) == (error.part, type(error))
 
 
 def test_what_is_of_the_program_itself_goes_by_value_to_workers_with_another_one(
