@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import suppress
 from threading import Event, Timer
 from typing import Any, Final
@@ -14,7 +14,7 @@ from ._log import logger
 _KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 # Seconds that processes may take to end which have nothing more to do.
-PATIENCE: Final = 5.0
+PATIENCE: Final = 10.0
 
 # Seconds between two looks for processes that have died.
 _LOOK: Final = 3.0
@@ -42,6 +42,51 @@ def is_broken(executor: Any) -> bool:
 def processes_of(executor: Any) -> list[Any]:
     """The processes that an executor says to have, as the standard library's and loky's do."""
     return list((getattr(executor, "_processes", None) or {}).values())
+
+
+def has_news(executor: Any) -> bool:
+    """Whether a result has come that a pool of processes has yet to read."""
+    reader = getattr(getattr(executor, "_result_queue", None), "_reader", None)
+    # It may have been closed.
+    with suppress(OSError):
+        return reader is not None and bool(reader.poll())
+    return False
+
+
+class _Forgotten(Future[Any]):
+    """Stands for the future of a call that nobody waits for, whatever comes of it."""
+
+    def set_result(self, result: Any) -> None:
+        """Of no account."""
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Of no account."""
+
+
+def futures_in(executor: Any) -> set[Any]:
+    """The futures of the calls that a pool of processes has, whoever gave it them."""
+    futures = {item.future for item in _calls_in(executor)}
+    return {future for future in futures if not future.cancelled()}
+
+
+def forget_calls(executor: Any, *, cancelled: bool) -> None:
+    """Have a pool of processes that ends tell nobody of its calls.
+
+    A pool of Python 3.11 stumbles over those that are cancelled, leaves its files open, and may
+    keep the program from ending.
+
+    Args:
+        executor: the pool.
+        cancelled: whether of no others.
+    """
+    for item in _calls_in(executor):
+        if item.future.cancelled() or not cancelled:
+            item.future = _Forgotten()
+            item.future.cancel()
+
+
+def _calls_in(executor: Any) -> list[Any]:
+    return [*(getattr(executor, "_pending_work_items", None) or {}).values()]
 
 
 def has_died(process: Any) -> bool:
@@ -87,6 +132,8 @@ def end_processes(executor: Any) -> bool:
     """End what an executor has processes for; answers whether it has any."""
     # A newer Python has `kill_workers()`, which does the same.
     processes = processes_of(executor)
+    if processes:
+        forget_calls(executor, cancelled=True)
     kill(processes)
     if processes:
         close_own_writer(executor)
@@ -118,8 +165,18 @@ def close_own_writer(executor: Any) -> None:
 def _kill_where_idle(executor: Any, processes: Iterable[Any]) -> None:
     """End processes in which a function has left a thread, for which they would wait."""
     # Others may use the same one.
-    if not getattr(executor, "_pending_work_items", None):
+    if not futures_in(executor):
+        tell_of_late_ones()
         kill(processes)
+
+
+def tell_of_late_ones() -> None:
+    """Log that processes are to be ended which do not end by themselves."""
+    logger().warning(
+        "Workers had not ended %d s after their last call, as where a function has left a thread "
+        "or a process behind. They are ended.",
+        PATIENCE,
+    )
 
 
 def end(executor: Any, *, wait: bool, at_once: bool) -> None:

@@ -4,13 +4,26 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from itertools import count, repeat
-from typing import Any, NamedTuple
+from itertools import count
+from time import sleep
+from typing import Any, Final, NamedTuple
 
 from anyio import Event
 
-from ._any_executor import end_processes, end_where_stuck, is_broken
+from ._any_executor import (
+    end_processes,
+    end_where_stuck,
+    forget_calls,
+    futures_in,
+    has_news,
+    is_broken,
+    processes_of,
+    workers_of,
+)
 from ._transport import is_far, pickling_of
+
+# Seconds in which another thread has its turn.
+_TURN: Final = 0.001
 
 
 class InFlight(NamedTuple):
@@ -40,6 +53,7 @@ class Opened:
         is_far: whether its workers may know nothing of this program's `__main__`.
         look_ahead: how many calls more than workers it is to have; None where it does not say.
         in_flight: the calls that it has.
+        passed_on: those of them that it has not begun, and that are to begin elsewhere.
         is_retired: whether it gets no more calls, and is to end with the last that it has.
         is_ended: whether its processes have been ended.
         running: the tasks that were there when it broke; None as long as it works.
@@ -48,8 +62,8 @@ class Opened:
     __slots__ = (
         "_given_up",
         "_is_over",
-        "_keys",
         "_numbers",
+        "_prefix",
         "_watch",
         "dumps",
         "executor",
@@ -60,6 +74,7 @@ class Opened:
         "is_retired",
         "keep",
         "look_ahead",
+        "passed_on",
         "prefetches",
         "running",
         "submit",
@@ -76,12 +91,13 @@ class Opened:
         self.is_far = is_far(executor)
         self.look_ahead: int | None = getattr(executor, "look_ahead", None)
         self.in_flight: dict[Future[Any], InFlight] = {}
+        self.passed_on: set[Future[Any]] = set()
         self._numbers = count()
-        self._given_up: dict[Future[Any], int] = {}
+        self._given_up: dict[Future[Any], InFlight] = {}
         self.is_retired = False
         self.is_ended = False
         self.running: tuple[str, ...] | None = None
-        self._keys = map("{}-{}".format, repeat(os.urandom(8).hex()), count())
+        self._prefix = os.urandom(8).hex()
         self._is_over = threading.Event()
         self._watch: threading.Thread | None = None
         if hasattr(executor, "_processes"):
@@ -101,32 +117,54 @@ class Opened:
 
     def key(self) -> str:
         """What no other call has, in this program or another."""
-        return next(self._keys)
+        return f"{self._prefix}-{next(self._numbers)}"
 
     def note(self, future: Future[Any], task: str) -> None:
         """It has taken a call."""
         self.in_flight[future] = InFlight(task, next(self._numbers), Event())
 
-    def give_up(self, future: Future[Any], workers: int | None) -> None:
+    def give_up(self, future: Future[Any]) -> None:
         """It has a call that cannot be stopped: it is to end, and what has not begun is let go of.
 
         Args:
             future: of that call.
-            workers: how many it has, if that is known.
         """
         self.is_retired = True
-        for other in self.in_flight:
-            if other is not future:
-                other.cancel()
-        self._given_up[future] = self.in_flight[future].number
-        # Calls begin in the order in which they came. So of those that have not ended the first
-        # ones have begun, as many as there are workers, and the others wait for them.
-        numbers = {other: call.number for other, call in self.in_flight.items()} | self._given_up
-        left = sorted((number, other) for other, number in numbers.items() if not other.done())
-        if all(other in self._given_up for _, other in left[:workers]):
-            self.is_ended = end_processes(self.executor)
-            if self.is_ended:
-                self._tell_all()
+        self._given_up[future] = self.in_flight[future]
+        self.passed_on.update(other for other in self.in_flight if other.cancel())
+        forget_calls(self.executor, cancelled=True)
+        if self._is_at_nothing_else():
+            # If one has ended, another one has begun. The pool's own thread may be about to say so.
+            sleep(_TURN)
+            if self._is_at_nothing_else():
+                self.end_at_once()
+
+    def _is_at_nothing_else(self) -> bool:
+        """Whether nobody waits for any of the calls that it is carrying out.
+
+        They begin in the order in which they came. So of those that have not ended the first ones
+        have begun, as many as there are workers, and the others wait for them.
+        """
+        calls = self._given_up | self.in_flight
+        left = sorted((call.number, future) for future, call in calls.items() if not future.done())
+        have_begun = {future for _, future in left[: workers_of(self.executor)]}
+        return have_begun <= self._given_up.keys() and not has_news(self.executor)
+
+    def end_at_once(self) -> None:
+        """End its processes, if it has no calls of others: nobody waits for what they do."""
+        if processes_of(self.executor) and not self.is_shared():
+            self.is_ended = True
+            forget_calls(self.executor, cancelled=False)
+            end_processes(self.executor)
+            self._tell_all()
+
+    def has_given_up(self) -> bool:
+        """Whether it still has a call that nobody waits for."""
+        return not all(future.done() for future in self._given_up)
+
+    def is_shared(self) -> bool:
+        """Whether it has calls of others, as one that is shared by a whole program."""
+        return not futures_in(self.executor) <= {*self._given_up, *self.in_flight}
 
     def _tell_all(self) -> None:
         # Python 3.11 may forget calls that come while it breaks.
@@ -140,10 +178,10 @@ class Opened:
     def broke(self) -> tuple[str, ...]:
         """The tasks that were there when it broke, for the first and the last who asks."""
         if self.running is None:
-            # What has ended well before that had nothing to do with it.
+            # What has ended well before that had nothing to do with it. What was given up has not.
             self.running = tuple(
                 call.task
-                for future, call in self.in_flight.items()
+                for future, call in (self._given_up | self.in_flight).items()
                 if not future.done() or _has_broken(future)
             )
             # Python 3.11 may forget a process that it starts while it breaks.

@@ -34,9 +34,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from anyio import CapacityLimiter, Event, Lock, to_thread
+from anyio import CapacityLimiter, Event, Lock, move_on_after, to_thread
 
-from ._any_executor import WorkerEnded, end_processes
+from ._any_executor import WorkerEnded
 from ._backend import Waker, loop_clock
 from ._capacity import Capacity
 from ._checks import shown
@@ -51,7 +51,7 @@ from ._tasks import TaskDef
 from ._timeouts import restart, time_left, time_stopped
 from ._transport import not_picklable, packed_call, part_name, what_cannot_go, what_went_wrong
 
-# Seconds that a worker may take to start, beyond the time that the attempt has.
+# Seconds that a worker may take to start; from then on that is part of the attempt's time.
 _START: Final = 60.0
 
 # Bytes from which on the event loop is not to wait for a result to be loaded.
@@ -63,7 +63,7 @@ class _Suspected(Exception):  # noqa: N818 - it says what is to be done, and nev
 
 
 class _NotBegun(Exception):  # noqa: N818 - as above
-    """It is to be called again, as it did not begin, and is in nobody's way."""
+    """It is to be called again, since it did not begin, or its function was not found there."""
 
 
 class Pool:
@@ -211,7 +211,7 @@ class Pool:
                 self._give_up(opened, future, task)
                 raise
             self.capacity.note_that_it_took(self._clock() - began)
-            if future.cancelled() and opened.is_retired:
+            if future in opened.passed_on:
                 raise _NotBegun
             if future.cancelled():
                 raise ExecutorError(task, self.name, "it was shut down, and gave up the call.")
@@ -221,6 +221,7 @@ class Pool:
             raise self._failure(opened, call, values, definition, error, alone=alone)
         finally:
             del opened.in_flight[future]
+            opened.passed_on.discard(future)
             if not opened.in_flight:
                 self._has_emptied(opened)
             # An exception that knows a frame that knows the exception is a cycle.
@@ -232,8 +233,12 @@ class Pool:
         if when_begun is not None:
             has_begun = Event()
             when_begun(partial(self._waker, has_begun))
-            with time_stopped(seconds, most=seconds + _START):
-                await has_begun.wait()
+            has_worker = False
+            with time_stopped(seconds):
+                while not (has_worker or has_begun.is_set()):
+                    has_worker = future.running()
+                    with move_on_after(_START):
+                        await has_begun.wait()
 
     async def _loaded(self, result: Any, task: str) -> Any:
         """What a call has ended with."""
@@ -248,7 +253,7 @@ class Pool:
 
     def _has_emptied(self, opened: Opened) -> None:
         if opened.is_retired and not opened.is_ended:
-            opened.is_ended = end_processes(opened.executor)
+            opened.end_at_once()
         self.supply.bury(opened)
         if self._suspects:
             self._emptied.set()
@@ -369,7 +374,7 @@ class Pool:
         if self.supply.can_replace:
             what_now = "The executor is replaced, and shut down when nobody waits for what it has."
             self.supply.replace(opened)
-            opened.give_up(future, self.capacity.workers)
+            opened.give_up(future)
         logger().warning(
             "Task %r was cancelled, by its timeout or with its run, and is in the executor %r, "
             "which cannot stop it. %s",

@@ -40,6 +40,7 @@ from ._any_executor import (
     is_broken,
     kill,
     processes_of,
+    tell_of_late_ones,
 )
 from ._checks import shown
 
@@ -190,7 +191,7 @@ class ProcessExecutor(Executor):
             for thread in threads:
                 thread.join(max(0.0, limit - monotonic()))
                 if thread.is_alive():
-                    # A function has left a thread in the worker, for which that would wait.
+                    tell_of_late_ones()
                     _kill_group(_ending.get(thread, _ENDED)[1])
                     thread.join()
             self._threads.clear()
@@ -234,7 +235,12 @@ class ProcessExecutor(Executor):
             self._watch = Thread(target=self._end_what_is_left, name=_WATCH, daemon=True)
             self._watch.start()
         pool = _Worker()
-        return pool, pool.submit(call)
+        try:
+            return pool, pool.submit(call)
+        except BaseException:
+            # It may have died by now.
+            self._note_end(pool)
+            raise
 
     def _end_what_is_left(self) -> None:
         """In a thread: end what workers have started of whose death their pools do not hear.

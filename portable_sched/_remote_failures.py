@@ -5,10 +5,11 @@ read a failure breaks.
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, Final, cast
 
 from ._errors import RemoteTaskError, full_name
@@ -136,7 +137,7 @@ def _links_of(error: BaseException, seen: set[int] | None = None) -> Iterator[_L
         itself = current
         # One of another kind may hold more than that, and goes as a whole.
         if type(current) is ExceptionGroup:
-            members = tuple(tuple(_links_of(member, seen)) for member in current.exceptions)
+            members = tuple(tuple(_links_of(member, {*seen})) for member in current.exceptions)
             itself = current.derive([Exception()])
             vars(itself).update(vars(current))
         yield _Link(_pickled(itself), kind, text, traceback, cause is not None, members)
@@ -160,16 +161,17 @@ def _pickled(error: BaseException) -> bytes | None:
     if not isinstance(error, Exception):
         return None
     found: bytes | None = None
-    for way in (error, _Anew(error)):
+    dumpings: tuple[Callable[[Any], bytes], ...] = (pickle.dumps, dumped_somehow)
+    for way, dumps in product((error, _Anew(error)), dumpings):
         # Pickling calls whatever the user has written.
         with suppress(BaseException):
-            pickled = dumped_somehow(way)
+            pickled: bytes = dumps(way)
             copy = pickle.loads(pickled)  # noqa: S301 - made one line above
             if type(copy) is type(error):
                 # What it passes on may be what it takes by number alone.
                 if _text_of(copy) == _text_of(error):
                     return pickled
-                found = found or pickled
+                found = pickled
     return found
 
 

@@ -24,7 +24,13 @@ def refuse_in_worker_that_starts() -> None:
     """
     # Workers have it, and programs that have none do not pay for it.
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and getattr(process.current_process(), "_inheriting", False):
+    if process is None or not getattr(process.current_process(), "_inheriting", False):
+        return
+    frame: Any = sys._getframe()  # noqa: SLF001 - public in all but name
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    # A module of which the program takes what it has run may do so again.
+    if frame is not None and frame.f_globals.get("__name__") == "__mp_main__":
         raise RuntimeError(
             "Expected the run to begin in the program itself. This is a worker that has begun to "
             "read the program, which runs the tasks as soon as it is read. Put what runs them "

@@ -123,9 +123,14 @@ class Supply:
         """
         heard = self._heard.get(task, 0)
         error: BaseException | None
-        if heard < len(self._failures) and monotonic() < self._failures[heard][1] + _FRESH:
-            error = self._failures[heard][0]
-            self._heard[task] = heard + 1
+        news = [
+            number
+            for number, (_, when) in enumerate(self._failures)
+            if number >= heard and monotonic() < when + _FRESH
+        ]
+        if news:
+            error = self._failures[news[0]][0]
+            self._heard[task] = news[0] + 1
         else:
             error = await self._tried()
             self._heard[task] = len(self._failures)
@@ -292,7 +297,8 @@ class Supply:
             thread.join()
         for opened in left:
             opened.let_go()
-            end(opened.executor, wait=True, at_once=at_once or opened in old)
+            is_given_up = (opened in old or opened.has_given_up()) and not opened.is_shared()
+            end(opened.executor, wait=True, at_once=at_once or is_given_up)
         # Or the event loop is gone.
         with suppress(RuntimeError):
             self._soon(is_over.set)

@@ -66,15 +66,10 @@ def restart(seconds: float | None) -> None:
 
 
 @contextmanager
-def time_stopped(seconds: float | None, *, most: float = math.inf) -> Iterator[None]:
-    """The time of the current attempt does not run meanwhile, and begins anew after that.
-
-    Args:
-        seconds: that time; None where it has none.
-        most: seconds after which it is late nevertheless.
-    """
+def time_stopped(seconds: float | None) -> Iterator[None]:
+    """The time of the current attempt does not run meanwhile, and begins anew after that."""
     if seconds is not None:
-        _move_deadline(current_time() + most)
+        _move_deadline(math.inf)
     try:
         yield
     finally:

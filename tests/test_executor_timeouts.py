@@ -7,8 +7,10 @@ import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor as Threads
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -36,6 +38,7 @@ from portable_sched import (
     TaskStatus,
     TaskTimeoutError,
 )
+from portable_sched._any_executor import forget_calls
 from portable_sched._envelope import Call, Sent, carry_out
 from portable_sched._opened import Opened
 from portable_sched._pool import Pool
@@ -398,3 +401,106 @@ async def test_a_pool_goes_on_while_somebody_waits_for_what_it_is_at(
         may_go.touch()
 
     assert [1, 1] == [result.attempts for result in run.results.completed]
+
+
+async def test_what_is_passed_on_may_come_to_the_same_executor(registry: TaskRegistry) -> None:
+    may_go = threading.Event()
+    registry.task("hangs", Priority.HIGH, executor="cpu", timeout=0.5)(partial(may_go.wait, 60))
+    for number in range(3):
+        registry.task(f"waits {number}", executor="cpu")(one)
+    with Threads(1) as threads:
+        scheduler = TaskScheduler(
+            registry, executors={"cpu": lambda: threads}, resources={"executor cpu": 4}
+        )
+        async with running(scheduler) as run:
+            await in_time(lambda: status_of(run, "hangs") is TaskStatus.FAILED)
+            await settle()
+            may_go.set()
+
+    assert ["hangs"] == [result.task_name for result in run.results.failed]
+
+
+def given_up(**abilities: Any) -> tuple[Opened, Future[Any], Future[Any]]:
+    """An executor with one worker that has a call which is to be given up, and one behind that."""
+    opened = Opened(Held(1, **abilities))
+    first, second = Future[Any](), Future[Any]()
+    for future in (first, second):
+        future.set_running_or_notify_cancel()
+        opened.note(future, "load")
+    return opened, first, second
+
+
+async def test_a_pool_that_others_use_is_not_ended_with_what_was_given_up(
+    process: BaseProcess,
+) -> None:
+    of_others = SimpleNamespace(future=Future())
+    opened, first, _ = given_up(_processes={1: process}, _pending_work_items={1: of_others})
+    opened.give_up(first)
+    opened.let_go()
+
+    assert opened.has_given_up()
+    assert opened.is_shared()
+    assert not opened.is_ended
+    assert process.is_alive()
+
+
+async def test_a_pool_is_not_ended_whose_call_has_ended_in_that_very_moment(
+    process: BaseProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, first, _ = given_up(_processes={1: process})
+    monkeypatch.setattr("portable_sched._opened.sleep", lambda _: first.set_result(1))
+    opened.give_up(first)
+    opened.let_go()
+
+    assert not opened.has_given_up()
+    assert process.is_alive()
+
+
+async def test_a_pool_is_not_ended_of_which_there_is_news(process: BaseProcess) -> None:
+    reader, writer = get_context("spawn").Pipe(duplex=False)
+    queue = SimpleNamespace(_reader=reader, _writer=writer)
+    opened, first, _ = given_up(_processes={1: process}, _result_queue=queue)
+    writer.send(1)
+    opened.give_up(first)
+    assert process.is_alive()
+
+    reader.close()
+    opened.give_up(first)
+    opened.let_go()
+
+    assert opened.is_ended
+
+
+def test_a_pool_that_ends_has_forgotten_its_calls() -> None:
+    cancelled, waited_for = Future[Any](), Future[Any]()
+    cancelled.cancel()
+    items = {1: SimpleNamespace(future=cancelled), 2: SimpleNamespace(future=waited_for)}
+    forget_calls(SimpleNamespace(_pending_work_items=items), cancelled=True)
+    assert items[2].future is waited_for
+
+    for _ in range(2):
+        items[1].future.set_result(1)
+        items[1].future.set_exception(ValueError("no"))
+        assert not items[1].future.set_running_or_notify_cancel()
+        forget_calls(SimpleNamespace(_pending_work_items=items), cancelled=False)
+
+    assert not waited_for.done()
+
+
+async def test_a_worker_that_does_not_start_is_timed_out(
+    registry: TaskRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portable_sched._pool._START", 0.05)
+
+    class Starting(Held):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            future: Any = super().submit(fn, *args, **kwargs)
+            future.when_begun = lambda told: None
+            threading.Timer(0.2, future.set_running_or_notify_cancel).start()
+            return future
+
+    result = await outcome_of(registry, Starting(), one, timeout=0.1)
+
+    assert isinstance(result.exception, TaskTimeoutError)
+    # The while in the queue, at most that for the start, and its own time.
+    assert result.duration >= 0.1 + 0.05 + 0.1

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent import futures
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor as Threads
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
@@ -469,12 +469,10 @@ async def test_what_is_not_made_at_once_is_refused(registry: TaskRegistry) -> No
 
 
 def test_a_client_of_dask_is_no_executor() -> None:
-    class Client(Held):
-        def get_executor(self) -> Held:
-            return Held()
+    client = SimpleNamespace(submit=print, get_executor=Held)
 
     with pytest.raises(TypeError) as caught:
-        TaskScheduler([], executors={"cluster": Client()})
+        TaskScheduler([], executors={"cluster": client})
 
     assert str(caught.value).endswith(" Write DaskExecutor(client), from portable_sched.dask.")
 
@@ -735,9 +733,10 @@ def test_a_pool_that_others_use_is_not_ended_though_it_is_late(
 
     class Shared(Held):
         @property
-        def _pending_work_items(self) -> dict[int, str]:
+        def _pending_work_items(self) -> dict[int, Any]:
             asked.set()
-            return {1: "a call of another run"}
+            # Of another run.
+            return {1: SimpleNamespace(future=Future())}
 
         def shutdown(self, wait: Any = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT002 - as Executor has it
             assert asked.wait(60)
@@ -838,6 +837,50 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
         'tasks as soon as it is read, put that under `if __name__ == "__main__":`.\n'
     ) == ran.stdout
     assert "once" == (tmp_path / "paid").read_text()
+
+
+def test_a_module_may_run_what_it_needs_also_in_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text(
+        dedent("""
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+        from portable_sched import TaskRegistry, TaskScheduler
+
+        registry = TaskRegistry()
+
+        @registry.task(executor="own")
+        def load():
+            return 1
+
+        executors = {"own": lambda: ThreadPoolExecutor(1)}
+        value = asyncio.run(TaskScheduler(registry, executors=executors).run())[load].result
+        """)
+    )
+    (tmp_path / "program.py").write_text(
+        dedent("""
+        import asyncio
+        import settings
+        from portable_sched import TaskScheduler, task
+
+        @task(executor="process")
+        def load():
+            return settings.value
+
+        if __name__ == "__main__":
+            print(asyncio.run(TaskScheduler().run())[load].result)
+        """)
+    )
+    ran = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert (0, "1\n", "") == (ran.returncode, ran.stdout, ran.stderr)
 
 
 def test_a_program_that_is_read_from_standard_input_is_told_to_be_a_file() -> None:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from portable_sched._processes import ProcessExecutor
+from portable_sched._processes import ProcessExecutor, _do_nothing
 
 each = pytest.mark.parametrize
 with_signals = pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
@@ -408,6 +408,22 @@ def test_a_process_that_cannot_be_started_fails_the_calls_it_was_for(
     assert ["no file is left"] * 3 == [str(error) for error in errors]
     in_time(lambda: set(multiprocessing.active_children()) <= before)
     assert executor.submit(pid).result(60)
+
+
+def test_a_process_that_dies_before_it_gets_its_call_is_let_go_of(
+    executor: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = ProcessPoolExecutor.submit
+
+    def take_the_first(pool: ProcessPoolExecutor, function: Any) -> Any:
+        if function is not _do_nothing:
+            raise BrokenExecutor("it has died")
+        return submit(pool, function)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", take_the_first)
+
+    assert "it has died" == str(executor.submit(pid).exception(60))
+    assert 1 == len(executor._threads)
 
 
 def test_who_hears_of_an_end_may_make_the_next_call(executor: ProcessExecutor) -> None:

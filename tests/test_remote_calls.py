@@ -194,7 +194,8 @@ def fail_in_a_mixed_group() -> NoReturn:
         errors.append(error)
     group = ExceptionGroup("rows", errors)
     group.add_note("as noted")
-    raise group
+    # The same as that of one in it.
+    raise group from errors[-1].__cause__
 
 
 INSIDE: list[Callable[[], str]] = []
@@ -372,7 +373,7 @@ async def test_members_of_a_group_arrive_one_by_one(
     last, locked, because = group.exceptions
     assert ("rows", "closed", "nothing to load") == (group.message, str(last), str(because))
     assert [NoRetry, RemoteTaskError, LookupError] == [type(error) for error in group.exceptions]
-    assert isinstance(because.__cause__, ValueError)
+    assert [ValueError] * 2 == [type(error.__cause__) for error in (group, because)]
     assert "as noted" == group.__notes__[0]
     assert "fail_in_a_mixed_group" in locked.traceback or "LockedError" in locked.traceback
     # One of them says so.

@@ -27,6 +27,7 @@ from executor_runs import (
     running,
     settle,
     spawned,
+    status_of,
     until,
 )
 
@@ -34,6 +35,7 @@ from portable_sched import (
     ExecutorError,
     TaskRegistry,
     TaskScheduler,
+    TaskStatus,
     TaskTimeoutError,
     WorkerDiedError,
 )
@@ -340,6 +342,21 @@ async def test_a_call_is_not_to_blame_for_what_others_break_before_it(
                 each.break_down()
 
     assert [(name,) for name in "abc"] == sorted(result.exception.running for result in run.results)
+
+
+async def test_what_was_given_up_is_under_suspicion_too(registry: TaskRegistry) -> None:
+    registry.task("a", executor="cpu", timeout=0.2)(one)
+    registry.task("b", executor="cpu")(one)
+    first, second = Held(begins={"a", "b"}), Held()
+    with made(first, second) as make:
+        async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
+            await in_time(lambda: len(first.calls) == 2)
+            await in_time(lambda: status_of(run, "a") is TaskStatus.FAILED)
+            first.break_down()
+            await in_time(lambda: second.calls)
+            second.finish("b")
+
+    assert (1, 1) == (run.results["b"].attempts, run.results["b"].result)
 
 
 async def test_an_executor_that_is_broken_whenever_it_is_made_fails_the_task(
