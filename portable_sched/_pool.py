@@ -24,7 +24,8 @@ So those that were in flight are suspects: each of them is called once more, alo
 attempt. The one that kills its worker again is the culprit.
 
 A call that was given up and cannot be stopped would keep its worker. So whoever made the executor
-makes another, and the first one is ended with the last call in it that somebody waits for.
+makes another, in which begins what has not begun in the first; and that is ended with the last call
+in it that somebody waits for.
 """
 
 from collections.abc import Callable, Sequence

@@ -61,20 +61,21 @@ _ENDED: Final[tuple[Any, list[Any]]] = (None, [])
 
 
 class _Future(Future[Any]):
-    """The future of a call, which tells when a worker has it that has started."""
+    """The future of a call, which tells when that has begun.
+
+    Attributes:
+        begun: done when a worker has the call, and has started. By itself, since the worker knows
+            it as long as it lives, and is not to hold the result.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun: Future[Any] = Future()
+        self.begun: Future[None] = Future()
 
     def when_begun(self, told: Callable[[Future[Any]], object]) -> None:
         """Have `told` called, in any thread, once the call has begun or will not begin any more."""
-        self._begun.add_done_callback(told)
+        self.begun.add_done_callback(told)
         self.add_done_callback(told)
-
-    def begin(self, _: object) -> None:
-        """It has begun."""
-        self._begun.set_result(None)
 
 
 _Work = tuple[_Future, Callable[[], Any]]
@@ -217,7 +218,7 @@ class ProcessExecutor(Executor):
                 then.append(partial(future.set_exception, error.with_traceback(None)))
                 continue
             self._busy[future] = pool
-            then.append(partial(pool.is_up.add_done_callback, future.begin))
+            then.append(partial(pool.is_up.add_done_callback, partial(_begin_call, future.begun)))
             then.append(partial(inner.add_done_callback, partial(self._end, future)))
         return then
 
@@ -376,6 +377,10 @@ def _ctrl_c_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_call(begun: Future[None], _: object) -> None:
+    begun.set_result(None)
 
 
 def _do_nothing() -> None:

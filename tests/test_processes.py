@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from functools import partial
@@ -424,6 +425,18 @@ def test_a_process_that_dies_before_it_gets_its_call_is_let_go_of(
 
     assert "it has died" == str(executor.submit(pid).exception(60))
     assert 1 == len(executor._threads)
+
+
+class Large:
+    """A result that can be referred to weakly."""
+
+
+def test_a_worker_does_not_hold_the_result_of_its_first_call(executor: ProcessExecutor) -> None:
+    future = executor.submit(Large)
+    result = weakref.ref(future.result(60))
+    del future
+
+    in_time(lambda: result() is None)
 
 
 def test_who_hears_of_an_end_may_make_the_next_call(executor: ProcessExecutor) -> None:
