@@ -134,8 +134,7 @@ def end_processes(executor: Any) -> bool:
     processes = processes_of(executor)
     if processes:
         forget_calls(executor, cancelled=True)
-    kill(processes)
-    if processes:
+        kill(processes)
         close_own_writer(executor)
     return bool(processes)
 

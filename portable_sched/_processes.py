@@ -229,7 +229,8 @@ class ProcessExecutor(Executor):
             if not _is_dead(pool):
                 with suppress(BrokenExecutor):
                     inner = pool.submit(call)
-                    if not (pool._broken and inner.cancel()):  # noqa: SLF001 - Python 3.11 takes calls while a pool breaks, and may forget them
+                    # Python 3.11 takes calls while a pool breaks, and may forget them.
+                    if not (is_broken(pool) and inner.cancel()):
                         return pool, inner
             self._note_end(pool)
         if self._watch is None:

@@ -1,6 +1,7 @@
 """What the tests of executors share: functions, executors that do as told, runs that go on."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -174,6 +175,19 @@ async def outcome_of(
     with anyio.fail_after(60):
         results = await scheduler.run(inputs=dict.fromkeys(scheduler.graph.inputs, 1))
     return results["load"]
+
+
+def run_python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A program that has come to its end, in that folder, with this package."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
 
 
 def is_alive(process: int) -> bool:

@@ -38,6 +38,7 @@ from executor_runs import (
     one,
     outcome_of,
     pid,
+    run_python,
     running,
     settle,
     spawned,
@@ -814,15 +815,7 @@ def test_a_program_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
         print(asyncio.run(TaskScheduler().run())[load].error)
         """)
     )
-    ran = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = run_python(tmp_path, "program.py")
 
     assert 0 == ran.returncode
     # By the worker, and, for whoever does not see that, by the program.
@@ -870,15 +863,7 @@ def test_a_module_may_run_what_it_needs_also_in_a_worker(tmp_path: Path) -> None
             print(asyncio.run(TaskScheduler().run())[load].result)
         """)
     )
-    ran = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = run_python(tmp_path, "program.py")
 
     assert (0, "1\n", "") == (ran.returncode, ran.stdout, ran.stderr)
 
@@ -1357,15 +1342,7 @@ def test_a_program_that_ends_its_event_loop_ends_its_processes(tmp_path: Path) -
         """)
     (tmp_path / "program.py").write_text(program)
 
-    ran = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = run_python(tmp_path, "program.py")
 
     assert 0 == ran.returncode, ran.stderr
     processes = [int(Path(f"{path}{name}").read_text()) for name in "ab"]

@@ -1,8 +1,6 @@
 """Calls that go to an executor: what comes back, and what cannot go or come."""
 
-import os
 import pickle
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from executor_runs import (
     one,
     outcome_of,
     pid,
+    run_python,
     running,
     spawned,
     until,
@@ -772,17 +771,8 @@ def test_functions_of_a_program_are_found_however_it_was_started(
         source = source.replace("assert isinstance(rows, Row)", "pass")
         source = source.replace("type(results[rows].result) is Row", "True")
     arguments = {"script.py": ["script.py"], "-m": ["-m", "script"], "-c": ["-c", source]}[way]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
-    ran = subprocess.run(
-        [sys.executable, *arguments, backend],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = run_python(tmp_path, *arguments, backend)
 
     assert (0, "True 4\n", "") == (ran.returncode, ran.stdout, ran.stderr)
 
@@ -836,17 +826,8 @@ def test_functions_under_the_guard_of_the_program_go_by_value(
     (tmp_path / "script.py").write_text(GUARDED)
     if not by_value:
         (tmp_path / "cloudpickle.py").write_text("raise ImportError('it is not installed')")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
-    ran = subprocess.run(
-        [sys.executable, "script.py", backend],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    ran = run_python(tmp_path, "script.py", backend)
 
     assert (0, "") == (ran.returncode, ran.stderr)
     if by_value:

@@ -238,16 +238,22 @@ async def test_what_has_ended_before_the_executor_broke_is_no_suspect(
     assert ("b",) == run.results["b"].exception.running
 
 
-async def test_others_wait_until_there_are_no_suspects_any_more(registry: TaskRegistry) -> None:
-    for name in ("a", "b"):
-        registry.task(name, executor="cpu")(one)
+def two_and_one_more(registry: TaskRegistry, name: str) -> anyio.Event:
+    """Tasks a and b, and another, which becomes ready when the event is set."""
+    may_go = anyio.Event()
+    for each_name in ("a", "b"):
+        registry.task(each_name, executor="cpu")(one)
 
     @registry.task
     async def opened() -> None:
         await may_go.wait()
 
-    registry.task("later", depends_on=["opened"], executor="cpu")(one)
-    may_go = anyio.Event()
+    registry.task(name, depends_on=["opened"], executor="cpu")(one)
+    return may_go
+
+
+async def test_others_wait_until_there_are_no_suspects_any_more(registry: TaskRegistry) -> None:
+    may_go = two_and_one_more(registry, "later")
     first, second = Held(3), Held(3)
     with made(first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
@@ -268,15 +274,7 @@ async def test_others_wait_until_there_are_no_suspects_any_more(registry: TaskRe
 
 
 async def test_suspects_wait_for_who_was_before_them(registry: TaskRegistry) -> None:
-    for name in ("a", "b"):
-        registry.task(name, executor="cpu")(one)
-
-    @registry.task
-    async def opened() -> None:
-        await may_go.wait()
-
-    registry.task("between", depends_on=["opened"], executor="cpu")(one)
-    may_go = anyio.Event()
+    may_go = two_and_one_more(registry, "between")
     first, second = Held(3), Held(3)
     with made(first, second) as make:
         async with running(TaskScheduler(registry, executors={"cpu": make})) as run:
